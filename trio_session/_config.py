@@ -1,0 +1,394 @@
+"""Every setting, checked once: a `SessionConfig` that exists is one that works."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from math import inf, isnan
+from typing import Literal, NoReturn, TypeVar, final
+from urllib.parse import urlsplit
+
+from ._errors import ConfigError
+from .abc import Codec, Lifetime
+
+_T = TypeVar("_T")
+
+logger = logging.getLogger("trio_session")
+
+# How long after a dead holder's lease a waiter may still have to wait until the lock is its own.
+_HAND_OVER_GRACE = 1.0  # seconds
+
+_is_token = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+").fullmatch  # RFC 6265 4.1.1
+_is_path = re.compile(r"/[ -:<-~]*").fullmatch  # RFC 6265 4.1.1: printable ASCII but ";"
+_is_domain = re.compile(r"\.?[0-9A-Za-z_-]+(\.[0-9A-Za-z_-]+)*").fullmatch
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
+class RedisConnection:
+    """Where a Redis server is: a `url`, or else the other fields.
+
+        RedisConnection(url="rediss://user:password@cache.example:6380/1")
+        RedisConnection(scheme="unix", host="/run/redis/redis.sock")
+
+    Its repr shows neither user nor password.
+
+    Attributes:
+        url: begins with `redis://`, `rediss://` (TLS) or `unix://`; special characters in its
+            user and password are percent-encoded. The other fields then count for nothing.
+        scheme: `redis`, `rediss` or `unix`.
+        host: a name or address; with `unix`, the path of the socket.
+        db: the number of the database.
+    """
+
+    url: str | None = None
+    scheme: Literal["redis", "rediss", "unix"] = "redis"
+    host: str = "127.0.0.1"
+    port: int = 6379
+    username: str | None = None
+    password: str | None = None
+    db: int = 0
+
+    def __post_init__(self) -> None:
+        if self.url is not None:
+            _check_url("url", self.url)
+        _check_choice("scheme", self.scheme, "redis", "rediss", "unix")
+        _check_type("host", self.host, str, "a str")
+        if self.scheme == "unix" and not self.host.startswith("/"):
+            _wrong("host", "must be the path of a socket if scheme is 'unix'")
+        if not self.host:
+            _wrong("host", "must not be empty")
+        _check_int("port", self.port, 1, 65_535)
+        _check_type("username", self.username, (str, type(None)), "a str or None")
+        _check_type("password", self.password, (str, type(None)), "a str or None")
+        _check_int("db", self.db, 0)
+
+    def __repr__(self) -> str:
+        if self.url is not None:
+            parts = urlsplit(self.url)
+            where = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+        elif self.scheme == "unix":
+            where = f"unix://{self.host}?db={self.db}"
+        else:
+            where = f"{self.scheme}://{self.host}:{self.port}/{self.db}"
+        return f"<RedisConnection {where}>"
+
+
+@final
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionConfig:
+    """All settings, each checked when the config is made.
+
+        config = SessionConfig(lifetime=30 * 60, secure=True)
+        config = SessionConfig.from_env()
+
+    Durations are seconds; `math.inf` means never. A wrong value is a `ConfigError` that begins
+    with the name of the setting.
+
+    Attributes:
+        driver: `local` keeps sessions in this process, `redis` in the server that `connection`
+            names in `redis`.
+        lifetime: a session ends when it was not used for so long.
+        absolute_lifetime: and in any case so long after it began.
+        cookie_name: by default made from `app_name`; see `resolved_cookie_name`.
+        domain: None is the current host alone; a name adds all its subdomains, and whoever runs
+            one of these can then read and replace the cookie.
+        secure: `auto` sends the cookie over TLS only if it was set over TLS. Behind a proxy that
+            ends TLS say True: forwarded headers are never trusted.
+        http_only: False lets scripts read the cookie, and so every injected script steal it.
+        same_site: `None` sends the cookie with requests that other sites cause, which then need
+            a protection against forgery of their own.
+        partitioned: one cookie for each site that embeds this one (CHIPS).
+        lock_timeout: how long `lock()` waits.
+        lock_lease: how long a dead process can keep others waiting.
+        lock_hold_limit: how long a living one can.
+        commit_timeout: how long a commit may take; it cannot be cancelled meanwhile.
+        max_waiters: how many tasks of this process may wait for the same session.
+        max_size: of a session's encoded data, in bytes.
+        touch_interval: reading slides the expiry, but only so often; None is a twentieth of the
+            lifetime, at most 60 s.
+        undecodable: what to do with data that cannot be decoded: `raise` a `SessionDataError`, or
+            `discard` it and begin anew.
+        codec: None is `MsgpackCodec`.
+        redis: connections by name.
+        app_name: the program's name, for the cookie.
+    """
+
+    driver: Literal["local", "redis"] = "local"
+    lifetime: float = 7200.0
+    absolute_lifetime: float = inf
+    connection: str = "default"
+    cookie_name: str | None = None
+    path: str = "/"
+    domain: str | None = None
+    secure: bool | Literal["auto"] = "auto"
+    http_only: bool = True
+    same_site: Literal["Lax", "Strict", "None"] = "Lax"
+    partitioned: bool = False
+    lock_timeout: float = 10.0
+    lock_lease: float = 5.0
+    lock_hold_limit: float = 30.0
+    commit_timeout: float = 5.0
+    max_waiters: int = 256
+    max_size: int = 262_144
+    touch_interval: float | None = None
+    undecodable: Literal["raise", "discard"] = "raise"
+    codec: Codec | None = None
+    redis: Mapping[str, RedisConnection] = field(default_factory=dict[str, RedisConnection], hash=False)
+    app_name: str | None = None
+
+    def __post_init__(self) -> None:
+        self._check_times()
+        self._check_cookie()
+        self._check_storage()
+
+    def _check_times(self) -> None:
+        _check_seconds("lifetime", self.lifetime)
+        _check_seconds("absolute_lifetime", self.absolute_lifetime)
+        _check_seconds("lock_timeout", self.lock_timeout)
+        _check_seconds("lock_lease", self.lock_lease, forever=False)
+        _check_seconds("lock_hold_limit", self.lock_hold_limit)
+        _check_seconds("commit_timeout", self.commit_timeout, forever=False)
+        if self.touch_interval is not None:
+            _check_seconds("touch_interval", self.touch_interval, zero=True)
+            if self.touch_interval >= self.lifetime < inf:
+                _wrong("touch_interval", "must be below lifetime, or sessions end while in use")
+        if self.lock_timeout < self.lock_lease + _HAND_OVER_GRACE:
+            logger.warning(
+                "lock_timeout (%g s) is below lock_lease + %g s (%g s): should a process die while"
+                " it holds a lock, all who wait for it fail; raise the one or lower the other",
+                self.lock_timeout,
+                _HAND_OVER_GRACE,
+                self.lock_lease + _HAND_OVER_GRACE,
+            )
+
+    def _check_cookie(self) -> None:
+        _check_choice("secure", self.secure, True, False, "auto")
+        _check_type("http_only", self.http_only, bool, "a bool")
+        _check_type("partitioned", self.partitioned, bool, "a bool")
+        _check_type("app_name", self.app_name, (str, type(None)), "a str or None")
+        _check_type("same_site", self.same_site, str, "a str")
+        same_site = self.same_site.capitalize()
+        _check_choice("same_site", same_site, "Lax", "Strict", "None")
+        object.__setattr__(self, "same_site", same_site)
+        _check_type("path", self.path, str, "a str")
+        if not _is_path(self.path):
+            _wrong("path", "must start with '/' and be printable ASCII without ';'")
+        if self.domain is not None:
+            _check_type("domain", self.domain, str, "a str or None")
+            if not _is_domain(self.domain):
+                _wrong("domain", "must be a host name in ASCII, without scheme and port")
+        if self.secure is False and self.same_site == "None":
+            _wrong("same_site", "'None' needs secure=True: browsers refuse such a cookie")
+        if self.secure is False and self.partitioned:
+            _wrong("partitioned", "needs secure=True: browsers refuse such a cookie")
+        if self.cookie_name is not None:
+            self._check_cookie_name(self.cookie_name)
+
+    def _check_cookie_name(self, name: str) -> None:
+        _check_type("cookie_name", name, str, "a str or None")
+        if not _is_token(name):
+            _wrong("cookie_name", "must consist of letters, digits and !#$%&'*+-.^_`|~")
+        prefix = name.lower()  # browsers compare it without regard to case
+        if prefix.startswith("__host-") and not self._can_be_host_only:
+            _wrong("cookie_name", "with __Host- needs secure=True, path='/' and no domain")
+        if prefix.startswith("__secure-") and self.secure is not True:
+            _wrong("cookie_name", "with __Secure- needs secure=True")
+
+    def _check_storage(self) -> None:
+        _check_choice("driver", self.driver, "local", "redis")
+        _check_choice("undecodable", self.undecodable, "raise", "discard")
+        _check_int("max_waiters", self.max_waiters, 1)
+        _check_int("max_size", self.max_size, 1)
+        _check_type("codec", self.codec, (Codec, type(None)), "a Codec or None")
+        _check_type("connection", self.connection, str, "a str")
+        _check_type("redis", self.redis, Mapping, "a mapping of names to RedisConnection")
+        for name, value in self.redis.items():
+            _check_type("redis", name, str, "a mapping with str keys")
+            _check_type(f"redis[{name!r}]", value, RedisConnection, "a RedisConnection")
+        object.__setattr__(self, "redis", dict(self.redis))  # nobody else's to change
+        if self.driver == "redis" and self.connection not in self.redis:
+            _wrong("connection", f"{self.connection!r} must be one of the names in redis")
+
+    @property
+    def _can_be_host_only(self) -> bool:
+        return self.secure is True and self.path == "/" and self.domain is None
+
+    @property
+    def resolved_cookie_name(self) -> str:
+        """The cookie's name: as given, or else made from `app_name`.
+
+        A name of our own gets the prefix `__Host-` where that is allowed. Browsers then take the
+        cookie from this host alone, and no neighbouring subdomain can plant one.
+        """
+        if self.cookie_name is not None:
+            return self.cookie_name
+        slug = re.sub(r"[^a-z0-9]+", "_", (self.app_name or "").lower()).strip("_")
+        name = f"{slug}_session" if slug else "trio_session"
+        return f"__Host-{name}" if self._can_be_host_only else name
+
+    @property
+    def life(self) -> Lifetime:
+        """How long records live, in a store's words."""
+        interval = self.touch_interval
+        if interval is None:
+            interval = min(60.0, self.lifetime / 20)
+        return Lifetime(self.lifetime, self.absolute_lifetime, interval)
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] | None = None) -> SessionConfig:
+        """Read the settings from environment variables; empty ones count as unset.
+
+        These are `SESSION_DRIVER`, `SESSION_LIFETIME` (in minutes), `SESSION_CONNECTION`,
+        `SESSION_COOKIE_NAME`, `SESSION_DOMAIN`, `SESSION_SECURE_COOKIE` (true, false or auto),
+        `SESSION_SAME_SITE`, `APP_NAME`, and either `REDIS_URL` or `REDIS_SCHEME`, `_HOST`, `_PORT`,
+        `_USERNAME`, `_PASSWORD` and `_DB`. With `SESSION_CONNECTION=cache` the latter are
+        `REDIS_CACHE_URL` and so on.
+
+        Args:
+            environ: by default `os.environ`.
+
+        Raises:
+            ConfigError: a variable is wrong; the message begins with its name.
+        """
+        # Not `environ=os.environ`: help() would print the whole environment.
+        environ = os.environ if environ is None else environ
+        name = environ.get("SESSION_CONNECTION") or "default"
+        redis: dict[str, RedisConnection] = {}
+        try:
+            redis[name] = _redis_from_env(environ, name)
+        except ConfigError:
+            # Kubernetes sets REDIS_PORT=tcp://… as soon as some service is called redis. That is
+            # no reason to fail for those who do not use Redis.
+            if environ.get("SESSION_DRIVER", "").lower() == "redis":
+                raise
+        return _construct(
+            partial(cls, redis=redis),
+            environ,
+            driver=("SESSION_DRIVER", str.lower),
+            lifetime=("SESSION_LIFETIME", _to_minutes),
+            connection=("SESSION_CONNECTION", str),
+            cookie_name=("SESSION_COOKIE_NAME", str),
+            domain=("SESSION_DOMAIN", str),
+            secure=("SESSION_SECURE_COOKIE", _to_switch),
+            same_site=("SESSION_SAME_SITE", str),
+            app_name=("APP_NAME", str),
+        )
+
+
+def _redis_from_env(environ: Mapping[str, str], name: str) -> RedisConnection:
+    slug = "" if name == "default" else re.sub(r"[^A-Z0-9]+", "_", name.upper()) + "_"
+    prefix = f"REDIS_{slug}"
+    if environ.get(f"{prefix}URL"):
+        return _construct(RedisConnection, environ, url=(f"{prefix}URL", str))
+    return _construct(
+        RedisConnection,
+        environ,
+        scheme=(f"{prefix}SCHEME", str.lower),
+        host=(f"{prefix}HOST", str),
+        port=(f"{prefix}PORT", _to_int),
+        username=(f"{prefix}USERNAME", str),
+        password=(f"{prefix}PASSWORD", str),
+        db=(f"{prefix}DB", _to_int),
+    )
+
+
+def _construct(
+    kind: Callable[..., _T],
+    environ: Mapping[str, str],
+    **variables: tuple[str, Callable[[str], object]],
+) -> _T:
+    """Make a `kind` of what the environment says; errors name the variable, not the field."""
+    values: dict[str, object] = {}
+    for field_name, (variable, convert) in variables.items():
+        if text := environ.get(variable):
+            try:
+                values[field_name] = convert(text)
+            except ValueError as error:
+                _wrong(variable, str(error))
+    try:
+        return kind(**values)
+    except ConfigError as error:
+        field_name, _, problem = str(error).partition(" ")
+        _wrong(variables[field_name][0], problem)
+
+
+def _to_int(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise ValueError("must be a whole number") from None
+
+
+def _to_minutes(text: str) -> float:
+    try:
+        return float(text) * 60
+    except ValueError:
+        raise ValueError("must be a number of minutes") from None
+
+
+def _to_switch(text: str) -> bool | str:
+    switches: dict[str, bool | str] = {"1": True, "true": True, "0": False, "false": False}
+    switch = switches.get(text.lower(), text.lower())
+    if switch not in (True, False, "auto"):
+        raise ValueError("must be true, false or auto")
+    return switch
+
+
+def _wrong(name: str, problem: str) -> NoReturn:
+    # Never the value: it may be a password that ended up in the wrong place.
+    raise ConfigError(f"{name} {problem}") from None
+
+
+def _check_type(name: str, value: object, kind: type | tuple[type, ...], text: str) -> None:
+    if not isinstance(value, kind):
+        _wrong(name, f"must be {text}, not {type(value).__name__}")
+
+
+def _check_choice(name: str, value: object, *choices: bool | str) -> None:
+    # By type too: 1 equals True, but is no answer to yes or no.
+    if not any(type(value) is type(choice) and value == choice for choice in choices):
+        _wrong(name, f"must be one of {', '.join(map(repr, choices))}")
+
+
+def _check_int(name: str, value: object, least: int, most: float = inf) -> None:
+    if isinstance(value, bool) or not isinstance(value, int):
+        _wrong(name, f"must be an int, not {type(value).__name__}")
+    if not least <= value <= most:
+        _wrong(name, f"must be at least {least}" + (f", at most {most}" if most < inf else ""))
+
+
+def _check_seconds(name: str, value: object, *, zero: bool = False, forever: bool = True) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        _wrong(name, f"must be a number of seconds, not {type(value).__name__}")
+    if isinstance(value, int) and abs(value) > 10**18:
+        _wrong(name, "is beyond all clocks; math.inf means never")
+    if isnan(value) or value < 0 or (value == 0 and not zero):
+        _wrong(name, f"must be {'at least' if zero else 'more than'} 0 seconds")
+    if value == inf and not forever:
+        _wrong(name, "must be finite")
+
+
+def _check_url(name: str, value: object) -> None:
+    # urllib's own messages quote what follows a colon, which may be half of a password. For the
+    # same reason a URL with an @ in the wrong place is refused: a / # or ? in the password makes
+    # the rest of it the path, and that one is shown.
+    _check_type(name, value, str, "a str or None")
+    try:
+        parts = urlsplit(str(value))
+        _ = parts.port  # a ValueError unless it is one
+    except ValueError:
+        _wrong(name, "is not a URL; special characters in its password must be percent-encoded")
+    if parts.scheme not in ("redis", "rediss", "unix"):
+        _wrong(name, "must begin with redis://, rediss:// or unix://")
+    if parts.scheme == "unix":
+        if parts.hostname or not parts.path.startswith("/"):
+            _wrong(name, "must name a socket, as in unix:///run/redis/redis.sock")
+    elif not parts.hostname or "@" in parts.path + parts.query + parts.fragment:
+        _wrong(name, "must name a host; special characters in its password must be percent-encoded")
+    elif not re.fullmatch(r"/?[0-9]*", parts.path):
+        _wrong(name, "must end with the number of a database, as in redis://localhost/0")

@@ -1,0 +1,143 @@
+"""The fair queue of this process's tasks for one session.
+
+Only the task at the gate goes on to the store, so a store sees at most one contender per session and process. Those
+behind it wait in memory, first come first served, and may inherit the lock without a word to the store.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import TYPE_CHECKING
+
+import trio
+from trio.lowlevel import Abort, Task
+
+from ._errors import SessionBusyError, SessionStateError
+
+if TYPE_CHECKING:
+    from .abc import Loaded
+
+__all__ = ["Gate"]
+
+
+class _Waiter:
+    __slots__ = ("block", "inheritance", "task")
+
+    def __init__(self, task: Task, block: bool) -> None:
+        self.task = task
+        self.block = block
+        self.inheritance: Loaded | None = None
+
+
+class _Line:
+    """Whoever passed the gate, and those who wait for it."""
+
+    __slots__ = ("nurseries", "task", "waiters")
+
+    def __init__(self, waiter: _Waiter) -> None:
+        self.waiters: OrderedDict[str, _Waiter] = OrderedDict()  # by token, first come first
+        self.admit(waiter)
+
+    def admit(self, waiter: _Waiter) -> None:
+        self.task = waiter.task
+        # A nursery of the holder that is not among these was opened inside its block.
+        self.nurseries = tuple(waiter.task.child_nurseries) if waiter.block else None
+
+
+class Gate:
+    """One line per key.
+
+    Args:
+        max_waiters: so many tasks may wait for one key; the next one is refused.
+    """
+
+    def __init__(self, max_waiters: int) -> None:
+        self._max_waiters = max_waiters
+        self._lines: dict[str, _Line] = {}  # a key is present iff somebody has passed or waits
+
+    def __repr__(self) -> str:
+        return f"<Gate {len(self._lines)} passed, {self.tasks_waiting} waiting>"
+
+    @property
+    def tasks_waiting(self) -> int:
+        return sum(len(line.waiters) for line in self._lines.values())
+
+    async def enter(self, key: str, token: str, *, block: bool) -> Loaded | None:
+        """Wait for this task's turn; each turn ends with `leave`.
+
+        Args:
+            key: the session's.
+            token: the name under which the task will ask the store for the lock.
+            block: the lock will be held by an `async with` block.
+
+        Returns:
+            The record, if the previous holder handed its lock on to `token`; else None.
+
+        Raises:
+            SessionBusyError: the line is full.
+            SessionStateError: waiting could never end, because the holder waits for this task.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        waiter = _Waiter(trio.lowlevel.current_task(), block)
+        line = self._lines.get(key)
+        if line is None:
+            self._lines[key] = _Line(waiter)
+            return None
+        _refuse_deadlock(line, waiter.task)
+        if len(line.waiters) >= self._max_waiters:
+            raise SessionBusyError(self._max_waiters)
+        line.waiters[token] = waiter
+
+        def abort(_: object) -> Abort:
+            del line.waiters[token]
+            return Abort.SUCCEEDED
+
+        await trio.lowlevel.wait_task_rescheduled(abort)
+        return waiter.inheritance
+
+    def next_in_line(self, key: str) -> str | None:
+        """The token of the task whose turn comes next."""
+        return next(iter(self._lines[key].waiters), None)
+
+    def leave(self, key: str, *, heir: str | None = None, inheritance: Loaded | None = None) -> bool:
+        """End a turn and begin the next. False if `heir`, who was to inherit, no longer waits."""
+        line = self._lines[key]
+        inherits = heir is not None and next(iter(line.waiters), None) == heir
+        if not line.waiters:
+            del self._lines[key]
+            return inherits
+        _, waiter = line.waiters.popitem(last=False)
+        if inherits:
+            waiter.inheritance = inheritance
+        line.admit(waiter)
+        trio.lowlevel.reschedule(waiter.task)
+        return inherits
+
+
+def _refuse_deadlock(line: _Line, task: Task) -> None:
+    holder = line.task
+    if task is holder:
+        raise SessionStateError(
+            "this task already holds this session's lock through another Session object; use that one"
+        )
+    if line.nurseries is None:
+        return  # an explicit lock() can be ended anywhere, also inside the nursery
+    nursery = task.parent_nursery
+    while nursery is not None:
+        if nursery.parent_task is holder and nursery not in line.nurseries:
+            raise SessionStateError(
+                f"deadlock: this task runs in a nursery opened inside the `locked()` block at {_where(holder)}, which "
+                "cannot end before this task does; change the data in the block itself, or start the task after it"
+            )
+        nursery = nursery.parent_task.parent_nursery
+
+
+def _where(task: Task) -> str:
+    """The user's own line that `task` is executing, for an error message."""
+    place = "?"
+    for frame, line in task.iter_await_frames():
+        module = str(frame.f_globals.get("__name__", ""))
+        if module.partition(".")[0] not in {"trio", "trio_session", "contextlib", "outcome"}:
+            code = frame.f_code
+            place = f"{code.co_filename}:{line} in {code.co_name}"
+    return place

@@ -1,0 +1,195 @@
+"""The one keeper task that renews every held lease, and what a lease knows about its own end.
+
+A body under a lock runs in a cancel scope whose deadline is the lease's: no task has to watch it. The keeper moves
+those deadlines on as it renews. While nothing is held it sleeps without a timer, so an idle manager never makes a test
+clock jump.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from math import inf
+
+import trio
+
+from ._errors import LossReason, StorageUnavailableError
+from .abc import SessionStore
+
+__all__ = ["Lease", "LeaseKeeper"]
+
+logger = logging.getLogger("trio_session.leases")
+
+# The body of a lock ends this long before its lease does, so that it stops before another can start: clocks of two
+# machines drift, and a cancelled body needs a moment. A twentieth of the lease, but not less than 200 ms.
+_MARGIN_SHARE = 0.05
+_MARGIN_LEAST = 0.2  # seconds
+# Renewals come three times per lease, so that one may fail (Redisson's watchdog does the same).
+_RENEWALS_PER_LEASE = 3
+
+
+class Lease:
+    """A lock as its holder sees it.
+
+    Args:
+        granted_at: trio time at or before which the lease began.
+        duration: seconds it lasts unless renewed.
+        hold_limit: it is not renewed once held for this long.
+        on_lost: called once, when it is first known that the lock is lost.
+    """
+
+    __slots__ = (
+        "_duration",
+        "_limit",
+        "_lost",
+        "_margin",
+        "_on_lost",
+        "_scope",
+        "committing",
+        "expires",
+        "key",
+        "token",
+    )
+
+    def __init__(
+        self,
+        key: str,
+        token: str,
+        *,
+        granted_at: float,
+        duration: float,
+        hold_limit: float,
+        on_lost: Callable[[LossReason], None],
+    ) -> None:
+        self.key = key
+        self.token = token
+        self.expires = granted_at + duration
+        self.committing = False  # the store was asked to end it: only its answer counts now
+        self._on_lost = on_lost
+        self._duration = duration
+        self._margin = max(_MARGIN_SHARE * duration, min(_MARGIN_LEAST, duration / 4))
+        self._limit = granted_at + hold_limit
+        self._lost: LossReason | None = None
+        self._scope: trio.CancelScope | None = None
+
+    @property
+    def guarded(self) -> bool:
+        """A body is cancelled if the lease is lost."""
+        return self._scope is not None
+
+    def guard(self, scope: trio.CancelScope | None) -> None:
+        """Cancel `scope` if the lease is lost; None ends that."""
+        self._scope = scope
+        self._set_deadline()
+
+    def extend(self, granted_at: float) -> None:
+        """The lease was renewed by a request sent at `granted_at`."""
+        self.expires = granted_at + self._duration
+        self._set_deadline()
+
+    def _set_deadline(self) -> None:
+        if self._scope is not None:
+            self._scope.deadline = min(self._limit, self.expires - self._margin)
+
+    def lose(self, reason: LossReason) -> None:
+        """The lock is gone: cancel the body."""
+        if self._lost is None:
+            self._lost = reason
+            self._on_lost(reason)
+        if self._scope is not None:
+            self._scope.cancel()
+
+    def loss(self) -> LossReason | None:
+        """Why the lock is lost, if it is. Once lost it stays lost."""
+        if self._lost is None:
+            now = trio.current_time()
+            if now >= self._limit:
+                self.lose("hold_limit")
+            elif now >= self.expires - self._margin:
+                self.lose("lease_expired")
+        return self._lost
+
+
+class LeaseKeeper:
+    """Renews what is held.
+
+    Args:
+        lease: seconds a lease lasts.
+        on_lapse: called with a lost lease once nobody can be kept waiting for it any longer.
+    """
+
+    def __init__(self, store: SessionStore, *, lease: float, on_lapse: Callable[[Lease], None]) -> None:
+        self._store = store
+        self._lease = lease
+        self._interval = lease / _RENEWALS_PER_LEASE
+        self._on_lapse = on_lapse
+        self._held: dict[Lease, None] = {}  # in order of grant
+        self._due = inf
+        self._alarm = trio.CancelScope()
+
+    def __len__(self) -> int:
+        return len(self._held)
+
+    def leases(self) -> list[Lease]:
+        return list(self._held)
+
+    def hold(self, lease: Lease) -> None:
+        if not self._held:
+            self._set_due(trio.current_time() + self._interval)
+        self._held[lease] = None
+
+    def holds(self, lease: Lease) -> bool:
+        return lease in self._held
+
+    def drop(self, lease: Lease) -> bool:
+        """Stop renewing; False if that was done already."""
+        if lease not in self._held:
+            return False
+        del self._held[lease]
+        if not self._held:
+            self._set_due(inf)
+        return True
+
+    def _set_due(self, due: float) -> None:
+        self._due = self._alarm.deadline = due
+
+    async def run(self) -> None:
+        """Renew until cancelled."""
+        while True:
+            self._alarm = trio.CancelScope(deadline=self._due)
+            with self._alarm:
+                await trio.sleep_forever()
+            await self._tend()
+
+    async def _tend(self) -> None:
+        started = trio.current_time()
+        for lease in self.leases():
+            if lease.loss() is not None and lease.expires <= started and not lease.committing:
+                self._on_lapse(lease)
+        alive = [lease for lease in self._held if lease.loss() is None]
+        if alive:
+            await self._renew(alive, started)
+        self._set_due(self._next_due(started))
+
+    def _next_due(self, started: float) -> float:
+        if not self._held:
+            return inf
+        lapses = (lease.expires for lease in self._held if lease.loss() is not None and not lease.committing)
+        return min([started + self._interval, *lapses])
+
+    async def _renew(self, leases: list[Lease], started: float) -> None:
+        locks = [(lease.key, lease.token) for lease in leases]
+        with trio.move_on_after(self._interval):  # the next attempt is due then
+            try:
+                renewed = await self._store.renew(locks, lease=self._lease)
+            except StorageUnavailableError as error:
+                logger.warning("%d session locks could not be renewed: %s", len(leases), error)
+                return
+            for lease, held in zip(leases, renewed, strict=True):
+                if lease not in self._held or lease.committing:
+                    continue  # its end overtook our question
+                if held:
+                    lease.extend(started)
+                else:
+                    lease.lose("lease_expired")
+                    self._on_lapse(lease)

@@ -1,0 +1,235 @@
+"""A session's lock as one thing: this process's gate, then the store, then the lease.
+
+`Locks` takes it and gives it back, and sees to it that every way out gives back all three. It knows keys and bytes;
+ids, data and codecs are the Session's.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from itertools import count
+
+import trio
+
+from ._config import SessionConfig
+from ._errors import CommitUnknownError, EndReason, LossReason
+from ._gate import Gate
+from ._leases import Lease, LeaseKeeper
+from .abc import Loaded, SessionStore
+
+__all__ = ["HeldLock", "Locks", "SessionStatistics"]
+
+
+@dataclass(frozen=True, slots=True)
+class SessionStatistics:
+    """A snapshot of what a manager has done and is doing.
+
+    Attributes:
+        locks_held: locks held right now.
+        tasks_waiting: tasks of this process that wait for a lock right now.
+        commits: outermost levels that ended with their changes, so far.
+        rollbacks: outermost levels that ended without, so far.
+        locks_lost: locks lost while held, so far.
+        lock_timeouts: waits for a lock that were given up after `lock_timeout`, so far.
+    """
+
+    locks_held: int
+    tasks_waiting: int
+    commits: int
+    rollbacks: int
+    locks_lost: int
+    lock_timeouts: int
+
+
+class HeldLock:
+    """A lock in our hands, and the record as it was when we got it."""
+
+    __slots__ = ("ended", "lease", "loaded")
+
+    def __init__(self, lease: Lease, loaded: Loaded) -> None:
+        self.lease = lease
+        self.loaded = loaded
+        self.ended = False  # committed, rolled back, or being committed
+
+
+class Locks:
+    """Takes and gives back the locks of one manager.
+
+    Args:
+        config: its lock settings and lifetimes are used.
+    """
+
+    def __init__(self, store: SessionStore, config: SessionConfig) -> None:
+        self._store = store
+        self._config = config
+        self._gate = Gate(config.max_waiters)
+        self.keeper = LeaseKeeper(store, lease=config.lock_lease, on_lapse=self._free)
+        # A token is unique among all processes: a random name for this one, and a number.
+        self._name = secrets.token_hex(8)
+        self._numbers = count()
+        self._commits = 0
+        self._rollbacks = 0
+        self._locks_lost = 0
+        self._lock_timeouts = 0
+        self._in_flight = 0
+        self._landed = trio.Event()
+
+    def statistics(self) -> SessionStatistics:
+        return SessionStatistics(
+            locks_held=len(self.keeper),
+            tasks_waiting=self._gate.tasks_waiting,
+            commits=self._commits,
+            rollbacks=self._rollbacks,
+            locks_lost=self._locks_lost,
+            lock_timeouts=self._lock_timeouts,
+        )
+
+    def count_timeout(self) -> None:
+        self._lock_timeouts += 1
+
+    def _count_loss(self, reason: LossReason) -> None:
+        if reason != "request_ended":
+            self._locks_lost += 1
+
+    async def take(self, key: str, *, block: bool, wanted: Callable[[], bool]) -> HeldLock | None:
+        """Wait for the lock of `key`.
+
+        Args:
+            key: the session's.
+            block: it will be held by an `async with` block.
+            wanted: asked when our turn comes, and again when we have the lock; if it is no longer wanted, the result
+                is None.
+
+        Cancellation: nothing is left behind.
+        """
+        config = self._config
+        token = f"{self._name}{next(self._numbers):08x}"
+        loaded = await self._gate.enter(key, token, block=block)
+        try:
+            if loaded is None and wanted():
+                loaded = await self._store.acquire(key, token, lease=config.lock_lease, life=config.life)
+        except BaseException:
+            self._gate.leave(key)
+            raise
+        if loaded is None or not wanted():
+            self._store.release(key, token)
+            self._gate.leave(key)
+            return None
+        lease = Lease(
+            key,
+            token,
+            granted_at=loaded.granted_at,
+            duration=config.lock_lease,
+            hold_limit=config.lock_hold_limit,
+            on_lost=self._count_loss,
+        )
+        self.keeper.hold(lease)
+        return HeldLock(lease, loaded)
+
+    def give_back(self, held: HeldLock) -> None:
+        """End the lock without its changes. Works in a cancelled task, and for a lock that has ended already."""
+        if not held.ended:
+            held.ended = True
+            self._rollbacks += 1
+            self._free(held.lease)
+
+    def discard(self, held: HeldLock) -> None:
+        """End a lock that turned out to be of no use, before anybody saw it."""
+        held.ended = True
+        self._free(held.lease)
+
+    def _free(self, lease: Lease) -> None:
+        if self.keeper.drop(lease):
+            self._store.release(lease.key, lease.token)
+            self._gate.leave(lease.key)
+
+    async def end_unchanged(self, held: HeldLock) -> None:
+        """Commit nothing: just end the lock.
+
+        Cancellation: none.
+        """
+        held.ended = True
+        self._commits += 1
+        self._free(held.lease)
+        await trio.lowlevel.cancel_shielded_checkpoint()
+
+    async def commit(self, held: HeldLock, blob: bytes) -> Loaded:
+        """Write `blob` and end the lock; the next task in our own queue may inherit it.
+
+        Raises as `SessionStore.commit` does. The lock is given back in any case.
+
+        Cancellation: none; bounded by `commit_timeout`.
+        """
+        lease = held.lease
+        async with self._committing(held):
+            heir = self._gate.next_in_line(lease.key)
+            started = trio.current_time()
+            committed = await self._store.commit(
+                lease.key, lease.token, version=held.loaded.version, blob=blob, life=self._config.life, heir=heir
+            )
+        record = Loaded(committed.version, blob, granted_at=started)
+        if not committed.handed_on:
+            self._free(lease)
+        elif self.keeper.drop(lease) and not self._gate.leave(lease.key, heir=heir, inheritance=record):
+            assert heir is not None
+            self._store.release(lease.key, heir)  # the heir gave up while the store was asked
+        return record
+
+    async def rotate(self, held: HeldLock, new_key: str, blob: bytes, reason: EndReason) -> Loaded:
+        """Move the record to `new_key`, and end the lock; otherwise as `commit`."""
+        lease = held.lease
+        async with self._committing(held):
+            version = await self._store.rotate(
+                lease.key,
+                lease.token,
+                version=held.loaded.version,
+                new_key=new_key,
+                blob=blob,
+                life=self._config.life,
+                reason=reason,
+            )
+        self._free(lease)
+        return Loaded(version, blob)
+
+    async def destroy(self, held: HeldLock, reason: EndReason) -> None:
+        """Remove the record, and end the lock; otherwise as `commit`."""
+        async with self._committing(held):
+            await self._store.destroy(held.lease.key, held.lease.token, reason=reason)
+        self._free(held.lease)
+
+    @asynccontextmanager
+    async def _committing(self, held: HeldLock) -> AsyncIterator[None]:
+        """What all writes have in common: they cannot be cancelled, they are bounded, and they fail clean."""
+        held.ended = held.lease.committing = True
+        self._in_flight += 1
+        try:
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + self._config.commit_timeout) as scope:
+                yield
+            if scope.cancelled_caught:
+                raise CommitUnknownError
+        except BaseException:
+            self._rollbacks += 1
+            self._free(held.lease)
+            raise
+        else:
+            self._commits += 1
+        finally:
+            self._in_flight -= 1
+            if not self._in_flight:
+                self._landed.set()
+                self._landed = trio.Event()
+
+    async def close(self) -> None:
+        """Let commits in flight land, and give back what is still held.
+
+        Cancellation: none; bounded by `commit_timeout`.
+        """
+        with trio.CancelScope(shield=True):
+            while self._in_flight:
+                await self._landed.wait()
+        for lease in self.keeper.leases():
+            lease.lose("request_ended")
+            self._free(lease)

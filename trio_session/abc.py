@@ -1,0 +1,173 @@
+"""The contracts: what a store and a codec must do. Their rules are their docstrings.
+
+A store knows keys, bytes, tokens and seconds. It never sees a Session, an id or a value. Lock and data
+live behind one protocol because only then can the write itself check that the lock is still held
+(fencing); kept apart, nobody can.
+`trio_session.testing.check_store` tests every promise made here.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import inf
+from typing import Any, ClassVar
+
+from ._errors import EndReason
+
+__all__ = ["Codec", "Committed", "Lifetime", "Loaded", "SessionStore"]
+
+# How long an ended session's key answers "ended" instead of "unknown". It must outlast the slowest request
+# that can still be running with the old id.
+TOMBSTONE_LIFETIME = 60.0  # seconds
+
+
+@dataclass(frozen=True, slots=True)
+class Lifetime:
+    """How long records live. All in seconds; `math.inf` means for ever.
+
+    Attributes:
+        idle: a record expires this long after its expiry was last slid.
+        absolute: and in any case this long after it was created; a new id does not restart it.
+        touch_interval: reads slide the expiry only if the last slide is at least this long ago.
+    """
+
+    idle: float
+    absolute: float = inf
+    touch_interval: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """What a store knows under a key.
+
+    Attributes:
+        version: names the commit that wrote the record; `b""` if there is no living record.
+        blob: the record's bytes; None if there is no living record.
+        ended: why the session under this key ended, for as long as its tombstone lasts.
+        slid: this call has slid the record's expiry.
+        granted_at: trio time at or before which the lease began, if the call was `acquire`: when the
+            request that was granted was sent, as the reply may have been slow.
+    """
+
+    version: bytes = b""
+    blob: bytes | None = None
+    ended: EndReason | None = None
+    slid: bool = False
+    granted_at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    """What a commit did.
+
+    Attributes:
+        version: names this commit.
+        handed_on: the lock now belongs to the heir; otherwise it was given up.
+    """
+
+    version: bytes
+    handed_on: bool = False
+
+
+class SessionStore(ABC):
+    """Records and their locks.
+
+    Keys are short ASCII strings; blobs are opaque. A token names one acquisition of one lock and is never
+    used again, so a store can safely repeat a request of its own with the same token after a lost reply.
+
+    A lock is a lease: it ends by itself `lease` seconds after it was granted or last renewed. Whoever holds
+    it is known by the token alone. `commit`, `rotate` and `destroy` check the token and write in one
+    indivisible step, so a holder whose lease ended can never overwrite another's commit.
+
+    Every async method is a checkpoint and raises `StorageUnavailableError` if the store cannot be reached
+    (nothing was written then). Cancelling `load`, `acquire` or `renew` leaves nothing behind. The three
+    writing methods are called inside a shielded scope with a deadline: they should come to a definite
+    answer before it, as being cancelled there means that the outcome is unknown.
+    """
+
+    #: One sentence for the log at start if sessions are confined to this process, else None.
+    confinement: ClassVar[str | None] = None
+
+    @abstractmethod
+    async def load(self, key: str, *, life: Lifetime) -> Loaded:
+        """Read a record without its lock, sliding its expiry at most once per `life.touch_interval`."""
+
+    @abstractmethod
+    async def acquire(self, key: str, token: str, *, lease: float, life: Lifetime) -> Loaded:
+        """Wait for the lock, first come first served, and return the record as of the grant.
+
+        Slides the expiry as `load` does. Waiting has no bound of its own: callers bring a deadline. If the
+        call ends in any exception, the token holds nothing and waits for nothing.
+        """
+
+    @abstractmethod
+    async def commit(
+        self, key: str, token: str, *, version: bytes, blob: bytes, life: Lifetime, heir: str | None = None
+    ) -> Committed:
+        """Replace the record that `version` names (`b""`: create it) by `blob`, and give up the lock.
+
+        The expiry starts anew. `heir` is the token of the next task in the caller's own queue: a store may
+        hand it the lock directly, with a full lease, unless others wait who should be served first.
+
+        Raises:
+            LockLostError: the token does not hold the lock; nothing was written.
+            SessionEndedError: the lock is held, but the record is not the one `version` names. The lock is
+                given up, nothing was written.
+            CommitUnknownError: the store went away in mid-commit and cannot be asked.
+        """
+
+    @abstractmethod
+    async def rotate(
+        self, key: str, token: str, *, version: bytes, new_key: str, blob: bytes, life: Lifetime, reason: EndReason
+    ) -> bytes:
+        """Move the record to `new_key` with the content `blob`, and give up the lock; one step.
+
+        The absolute lifetime goes on if `reason` is `replaced` and starts anew otherwise. `key` becomes a
+        tombstone with `reason`. Returns the new version. Raises as `commit` does.
+        """
+
+    @abstractmethod
+    async def destroy(self, key: str, token: str, *, reason: EndReason) -> None:
+        """Remove the record, leave a tombstone with `reason`, and give up the lock; one step.
+
+        Without a record nothing is removed and no tombstone is left. Raises as `commit` does, but never
+        `SessionEndedError`: what is gone is gone.
+        """
+
+    @abstractmethod
+    def release(self, key: str, token: str) -> None:
+        """Give up the lock, or the place in its queue, without a change.
+
+        Synchronous, so that it works in a cancelled task: it never blocks and never fails. A remote store
+        queues the message and sees to it in its own time; should it get lost, the lease bounds the damage.
+        A token that holds nothing is ignored.
+        """
+
+    @abstractmethod
+    async def renew(self, locks: Sequence[tuple[str, str]], *, lease: float) -> Sequence[bool]:
+        """Extend the leases of `(key, token)` pairs to `lease` seconds from now; which ones are still held?"""
+
+
+class Codec(ABC):
+    """Turns a session's data into bytes and back.
+
+    Encoding must be deterministic, equal data giving equal bytes: that is how changes are found.
+    """
+
+    @abstractmethod
+    def encode(self, data: dict[str, Any], *, context: bytes) -> bytes:
+        """Encode `data`. `context` names the record, for authenticated encryption.
+
+        Raises:
+            TypeError: a value cannot be kept exactly; the message names its key, never the value.
+        """
+
+    @abstractmethod
+    def decode(self, blob: bytes, *, context: bytes) -> dict[str, Any]:
+        """Decode what `encode` made.
+
+        Raises:
+            SessionDataError: the bytes are damaged, foreign, or from a newer version.
+        """
