@@ -117,6 +117,25 @@ async def test_a_held_lock_is_renewed_three_times_per_lease(autojump_clock: Mock
         assert await n_of(manager, id) == 2
 
 
+async def test_all_held_locks_are_renewed_together(autojump_clock: MockClock) -> None:
+    """One request renews them all, whenever each of them was taken; the last one ends the timer."""
+    store = FaultyStore()
+    async with opened(store, lock_lease=3.0) as manager:
+        one, two = manager.session(), manager.session()
+        await one.lock()
+        await trio.sleep(0.5)
+        await two.lock()
+        await trio.sleep(10)
+        assert len(store.renewed) == 10
+        one["n"] = two["n"] = 1
+        await one.commit()
+        await trio.sleep(10)
+        await two.commit()
+        assert manager.statistics().commits == 2
+        await wait_all_tasks_blocked()
+        assert trio.lowlevel.current_statistics().seconds_to_next_deadline == float("inf")
+
+
 async def test_idle_expiry_slides_with_use(autojump_clock: MockClock) -> None:
     """A session lives for its lifetime after its last use, to the millisecond."""
     async with opened(lifetime=100.0, touch_interval=0.0) as manager:
@@ -302,6 +321,8 @@ async def test_the_store_refuses_a_late_commit_by_itself(mock_clock: MockClock) 
         with pytest.raises(LockLostError):
             await held.commit()
         assert await n_of(two, id) == 2
+        assert one.statistics().locks_lost == 1
+        assert one.statistics().locks_held == 0
 
 
 async def test_an_explicit_lock_that_is_lost(autojump_clock: MockClock) -> None:
@@ -331,6 +352,19 @@ async def test_an_explicit_lock_that_is_lost(autojump_clock: MockClock) -> None:
         await session.rollback()
         assert manager.statistics().locks_lost == 2
         assert manager.statistics().rollbacks == 2
+
+
+async def test_a_lost_lock_that_its_manager_closes_over_counts_once(autojump_clock: MockClock) -> None:
+    """However often a loss is noticed."""
+    async with opened(lock_hold_limit=1.0) as manager:
+        session = manager.session()
+        await session.lock()
+        await trio.sleep(2)
+        with pytest.raises(LockLostError):
+            await session.put("n", 1)
+    assert manager.statistics().locks_lost == 1
+    with pytest.raises(LockLostError):
+        await session.commit()
 
 
 async def test_a_block_inside_an_explicit_lock_is_cancelled_too(autojump_clock: MockClock) -> None:
@@ -384,9 +418,7 @@ async def test_the_body_s_own_exception_comes_first(autojump_clock: MockClock) -
         assert manager.statistics().locks_lost == 1
 
 
-async def test_the_outer_cancellation_comes_second(
-    autojump_clock: MockClock, caplog: pytest.LogCaptureFixture
-) -> None:
+async def test_the_outer_cancellation_comes_second(autojump_clock: MockClock, caplog: pytest.LogCaptureFixture) -> None:
     """Whoever cancelled the block gets its Cancelled; the loss is logged."""
     async with opened(lock_hold_limit=1.0) as manager:
         with trio.move_on_after(2) as scope:
@@ -452,9 +484,11 @@ async def test_closing_waits_for_commits_in_flight(autojump_clock: MockClock) ->
                 id = await stored(manager)
                 store.commit_delay = 1.0
                 elsewhere.start_soon(manager.session(id).increment, "n")
+                await trio.sleep(0.2)
+                elsewhere.start_soon(manager.session().put, "n", 1)
                 await trio.sleep_forever()
         assert scope.cancelled_caught
-        assert trio.current_time() == pytest.approx(1.0)
+        assert trio.current_time() == pytest.approx(1.2)
     async with opened(store) as manager:
         assert await n_of(manager, id) == 2
 
@@ -528,11 +562,18 @@ async def test_an_heir_that_gave_up_leaves_the_lock_free(autojump_clock: MockClo
     async with opened(store) as manager:
         id = await stored(manager)
         store.commit_delay = 1.0
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(manager.session(id).increment, "n")
-            await wait_all_tasks_blocked()
-            with trio.move_on_after(0.5):
+        gave_up = trio.CancelScope()
+
+        async def give_up() -> None:
+            with gave_up:
                 await manager.session(id).increment("n")
+
+        async with trio.open_nursery() as nursery, manager.session(id).locked() as data:
+            data["n"] = 2
+            nursery.start_soon(give_up)
+            await wait_all_tasks_blocked()
+            gave_up.deadline = trio.current_time() + 0.5  # in the middle of the commit
+        assert gave_up.cancelled_caught
         store.commit_delay = 0.0
         started = trio.current_time()
         assert await manager.session(id).increment("n") == 3

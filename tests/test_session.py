@@ -11,9 +11,12 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from trio_session import (
+    ConfigError,
     LocalStore,
     LockTimeoutError,
+    RedisConnection,
     Session,
+    SessionBusyError,
     SessionConfig,
     SessionEndedError,
     SessionFinishedError,
@@ -57,6 +60,7 @@ async def test_a_new_session_has_no_id_and_no_data(manager: SessionManager) -> N
     assert await session.read() is session
     assert session.is_read
     assert session.is_empty
+    assert (await session.read()).is_empty
     assert session.id is None
     assert repr(manager._engine.store) == "<LocalStore 0 records, 0 locks>"
 
@@ -103,7 +107,7 @@ async def test_it_is_compared_by_identity(manager: SessionManager) -> None:
     """A Session stands for a lock: equal data makes no equal sessions, and a copy is the session itself."""
     id = await stored(manager, name="Ada")
     one, two = await manager.session(id).read(), await manager.session(id).read()
-    assert one == one  # noqa: PLR0124
+    assert one == one
     assert one != two
     assert len({one, two}) == 2
     assert copy.deepcopy({"session": one})["session"] is one
@@ -658,6 +662,26 @@ async def wait_in_vain(session: Session, timeout: float | None, waits: float) ->
     assert caught.value.timeout == waits
 
 
+async def test_only_so_many_tasks_may_wait(autojump_clock: MockClock) -> None:
+    """Past max_waiters the next one is refused at once: one visitor cannot occupy the whole process."""
+    async with open_session_manager(SessionConfig(max_waiters=2)) as manager:
+        id = await stored(manager, n=1)
+        async with trio.open_nursery() as nursery, manager.session(id).locked():
+            for _ in range(2):
+                nursery.start_soon(manager.session(id).increment, "n")
+            await wait_all_tasks_blocked()
+            assert manager.statistics().tasks_waiting == 2
+            nursery.start_soon(refused, manager.session(id))
+            await wait_all_tasks_blocked()
+        assert await data_of(manager, id) == {"n": 3}
+
+
+async def refused(session: Session) -> None:
+    with pytest.raises(SessionBusyError, match="max_waiters") as caught:
+        await session.increment("n")
+    assert caught.value.max_waiters == 2
+
+
 @pytest.mark.parametrize("timeout", [0, -1.0, float("nan")])
 async def test_a_timeout_must_be_positive(manager: SessionManager, timeout: float) -> None:
     """No time at all could never be enough."""
@@ -763,12 +787,11 @@ async def test_a_lock_left_behind_is_rolled_back_with_its_manager() -> None:
         except SessionFinishedError as error:
             refused.append(type(error))
 
-    async with trio.open_nursery() as nursery:
-        async with open_session_manager(SessionConfig(), store=store) as manager:
-            id = await stored(manager, n=1)
-            await manager.session(id).lock()
-            nursery.start_soon(wait, manager.session(id))
-            await wait_all_tasks_blocked()
+    async with trio.open_nursery() as nursery, open_session_manager(SessionConfig(), store=store) as manager:
+        id = await stored(manager, n=1)
+        await manager.session(id).lock()
+        nursery.start_soon(wait, manager.session(id))
+        await wait_all_tasks_blocked()
     assert refused == [SessionFinishedError]
     assert repr(store) == "<LocalStore 1 records, 0 locks>"
     assert manager.statistics().locks_held == 0
@@ -781,6 +804,14 @@ async def test_exceptions_leave_the_manager_bare() -> None:
         async with open_session_manager(SessionConfig()):
             raise error
     assert caught.value is error
+
+
+async def test_a_driver_that_is_not_there() -> None:
+    """A configuration that this release cannot serve is refused at the start."""
+    config = SessionConfig(driver="redis", redis={"default": RedisConnection()})
+    with pytest.raises(ConfigError, match="redis"):
+        async with open_session_manager(config):
+            raise AssertionError("not reached")
 
 
 async def test_the_local_driver_says_that_it_is_local(caplog: pytest.LogCaptureFixture) -> None:

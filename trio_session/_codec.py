@@ -45,7 +45,7 @@ from .abc import Codec
 _FORMAT = b"\x01"
 
 # How deep containers may nest. More than a session needs, and little enough that what was encoded
-# can be decoded: each level takes up to 4 of the 1000 that Python allows by default.
+# can be decoded: each level takes up to 3 of the 1000 that Python allows by default.
 _MAX_DEPTH = 100
 
 _INT, _STR, _TUPLE, _SET, _FROZENSET, _DICT = 1, 2, 3, 4, 5, 6

@@ -138,9 +138,6 @@ class LeaseKeeper:
             self._set_due(trio.current_time() + self._interval)
         self._held[lease] = None
 
-    def holds(self, lease: Lease) -> bool:
-        return lease in self._held
-
     def drop(self, lease: Lease) -> bool:
         """Stop renewing; False if that was done already."""
         if lease not in self._held:

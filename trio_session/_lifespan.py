@@ -32,12 +32,18 @@ class InnerLifespan:
         self._started = trio.Event()
         self._stopped = trio.Event()
         self._failure: Message | None = None
+        self._passed_on = False
 
     async def run(self) -> None:
-        """Run the application until its lifespan is over. Never raises an `Exception`."""
+        """Run the application until its lifespan is over.
+
+        Raises only what the server raised at a message that was passed on to it: that is how a server dies.
+        """
         try:
             await self._app(self._scope, self._from_server.receive, self._on_message)
         except Exception:
+            if self._passed_on:
+                raise
             if self._started.is_set():
                 # The server goes on serving, so the sessions must go on too.
                 logger.exception("the application's lifespan broke down")
@@ -58,6 +64,7 @@ class InnerLifespan:
                 self._stopped.set()
             case _:
                 # `lifespan.shutdown.failed` stops the server at any time: the way to die loudly.
+                self._passed_on = True
                 await self._send(message)
 
     async def start(self) -> Message | None:

@@ -15,7 +15,7 @@ from itertools import count
 import trio
 
 from ._config import SessionConfig
-from ._errors import CommitUnknownError, EndReason, LossReason
+from ._errors import CommitUnknownError, EndReason, LockLostError, LossReason
 from ._gate import Gate
 from ._leases import Lease, LeaseKeeper
 from .abc import Loaded, SessionStore
@@ -171,11 +171,12 @@ class Locks:
                 lease.key, lease.token, version=held.loaded.version, blob=blob, life=self._config.life, heir=heir
             )
         record = Loaded(committed.version, blob, granted_at=started)
-        if not committed.handed_on:
+        if heir is None or not committed.handed_on:
             self._free(lease)
-        elif self.keeper.drop(lease) and not self._gate.leave(lease.key, heir=heir, inheritance=record):
-            assert heir is not None
-            self._store.release(lease.key, heir)  # the heir gave up while the store was asked
+        else:
+            self.keeper.drop(lease)
+            if not self._gate.leave(lease.key, heir=heir, inheritance=record):
+                self._store.release(lease.key, heir)  # the heir gave up while the store was asked
         return record
 
     async def rotate(self, held: HeldLock, new_key: str, blob: bytes, reason: EndReason) -> Loaded:
@@ -210,7 +211,9 @@ class Locks:
                 yield
             if scope.cancelled_caught:
                 raise CommitUnknownError
-        except BaseException:
+        except BaseException as error:
+            if isinstance(error, LockLostError):
+                held.lease.lose(error.reason)
             self._rollbacks += 1
             self._free(held.lease)
             raise

@@ -1,0 +1,40 @@
+"""The benchmarks still run. How fast anything is, no test says: that depends on the machine."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from tests.benchmarks.__main__ import comparisons
+from tests.benchmarks._harness import Comparison, Operation, as_markdown, given, measure
+
+
+@pytest.mark.parametrize("comparison", comparisons(), ids=lambda comparison: comparison.name)
+async def test_benchmark_runs(comparison: Comparison) -> None:
+    """Each comparison gets as far as its row in the table."""
+    result = await measure(comparison, rounds=1, seconds=0.0)
+    assert comparison.name in as_markdown([result])
+
+
+async def test_candidates_take_turns_and_are_compared_with_the_first() -> None:
+    """A B A B, never A A B B, and twice the time is a ratio of two."""
+    now = 0.0
+    turns: list[str] = []
+
+    def costs(name: str, seconds: float) -> Operation:
+        async def operation() -> None:
+            nonlocal now
+            now += seconds
+            turns.append(name)
+
+        return operation
+
+    candidates = {"a": costs("a", 1.0), "b": costs("b", 2.0)}
+    comparison = Comparison(name="made up", open=given(candidates), clock=lambda: now)
+    result = await measure(comparison, rounds=3, seconds=0.0)
+    assert result.ratios("b") == [2.0, 2.0, 2.0]
+    order = [name for name, _ in itertools.groupby(turns)]
+    assert order == ["a", "b"] * (len(order) // 2)
+    assert len(order) >= 6
+    assert "| made up | b | 2,000,000.00 |" in as_markdown([result])

@@ -1,0 +1,408 @@
+"""Routing: which handler answers what, and what is answered where there is none."""
+
+from __future__ import annotations
+
+import copy
+import functools
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+from uuid import UUID
+
+import pytest
+from werkzeug.routing import BaseConverter
+
+from trio_session.web import App, Request, WebSocket
+
+from .web_peer import SocketPeer, ask
+
+
+@pytest.fixture
+def app() -> App:
+    return App(sessions=False)
+
+
+@pytest.mark.parametrize("method", ["get", "post", "put", "patch", "delete"])
+async def test_each_verb_has_its_decorator(app: App, method: str) -> None:
+    """`@app.<verb>(path)` answers that verb, and no other."""
+
+    async def handler(request: Request) -> str:
+        return request.method
+
+    getattr(app, method)("/")(handler)
+    assert (await ask(app, method=method.upper())).text == method.upper()
+    other = await ask(app, method="POST" if method == "get" else "GET")
+    assert other.status == 405
+
+
+async def test_a_route_can_have_several_methods(app: App) -> None:
+    """`methods=` names them; GET is the only one if it is left out."""
+
+    @app.route("/both", methods=["GET", "POST"])
+    async def both(request: Request) -> str:
+        return request.method
+
+    @app.route("/one")
+    async def one(request: Request) -> str:
+        return request.method
+
+    assert (await ask(app, "/both", method="POST")).text == "POST"
+    assert (await ask(app, "/both")).text == "GET"
+    assert (await ask(app, "/one")).text == "GET"
+    assert (await ask(app, "/one", method="POST")).status == 405
+
+
+def test_decorators_return_the_handler_itself(app: App) -> None:
+    """A handler can be called, tested and registered again as if it had never been decorated."""
+
+    async def handler(request: Request) -> str:
+        return "hi"
+
+    async def talk(ws: WebSocket) -> None:
+        await ws.close()
+
+    assert app.get("/")(handler) is handler
+    assert app.post("/other")(handler) is handler
+    assert app.websocket("/ws")(talk) is talk
+
+
+async def test_values_in_the_path_are_converted_and_passed_by_name(app: App) -> None:
+    """`<int:id>` gives an int called id, and `request.view_args` knows it too."""
+
+    @app.get("/users/<int:id>/<uuid:token>/<path:rest>")
+    async def show(request: Request, id: int, token: UUID, rest: str) -> list[object]:
+        assert isinstance(token, UUID)
+        assert request.view_args == {"id": id, "token": token, "rest": rest}
+        return [id, str(token), rest]
+
+    token = "0a0a0a0a-0b0b-0c0c-0d0d-0e0e0e0e0e0e"
+    assert (await ask(app, f"/users/7/{token}/a/b")).json() == [7, token, "a/b"]
+    assert (await ask(app, "/users/seven/x/y")).status == 404
+    assert (await ask(app, f"/users/{'9' * 5000}/{token}/a")).status == 404
+
+
+async def test_own_converters(app: App) -> None:
+    """`app.url_map.converters` takes Werkzeug's converters of one's own; what they raise is a plain 500."""
+
+    class Hex(BaseConverter):
+        regex = "[0-9a-z]+"
+
+        def to_python(self, value: str) -> int:
+            return int(value, 16)
+
+    app.url_map.converters["hex"] = Hex
+
+    @app.get("/<hex:n>")
+    async def show(request: Request, n: int) -> dict[str, int]:
+        return {"n": n}
+
+    assert (await ask(app, "/ff")).json() == {"n": 255}
+    broken = await ask(app, "/zz")
+    assert broken.status == 500
+    assert "base 16" not in broken.text
+
+
+async def test_unknown_path_is_404(app: App) -> None:
+    """Nothing registered, nothing found."""
+    answer = await ask(app, "/nowhere")
+    assert answer.status == 404
+    assert answer.headers["content-type"] == "text/html; charset=utf-8"
+
+
+async def test_wrong_method_is_405_and_says_which_are_right(app: App) -> None:
+    """`Allow` has every method of the path, also of several handlers, and the automatic ones."""
+
+    @app.get("/thing")
+    async def show(request: Request) -> str:
+        return ""
+
+    @app.put("/thing")
+    async def change(request: Request) -> str:
+        return ""
+
+    answer = await ask(app, "/thing", method="DELETE")
+    assert answer.status == 405
+    assert answer.headers["allow"] == "GET, HEAD, OPTIONS, PUT"
+
+
+async def test_head_comes_with_get(app: App) -> None:
+    """HEAD runs the handler of GET and sends its headers alone."""
+
+    @app.get("/")
+    async def hello(request: Request) -> str:
+        return "hello"
+
+    answer = await ask(app, method="HEAD")
+    assert (answer.status, answer.headers["content-length"], answer.body) == (200, "5", b"")
+
+
+async def test_options_is_answered_by_itself(app: App) -> None:
+    """OPTIONS says what is allowed, unless a handler is registered for it."""
+
+    @app.get("/")
+    async def hello(request: Request) -> str:
+        return "hello"
+
+    @app.route("/own", methods=["OPTIONS"])
+    async def own(request: Request) -> str:
+        return "mine"
+
+    answer = await ask(app, method="OPTIONS")
+    assert (answer.status, answer.headers["allow"], answer.body) == (204, "GET, HEAD, OPTIONS", b"")
+    assert (await ask(app, "/own", method="OPTIONS")).text == "mine"
+    assert (await ask(app, "/nowhere", method="OPTIONS")).status == 404
+
+
+@pytest.mark.parametrize(
+    ("asked", "root_path", "target"),
+    [
+        ("/docs?a=1&b=%20", "", "/docs/?a=1&b=%20"),
+        ("/docs", "/app", "/app/docs/"),
+        ("/one//docs", "", "/one/docs"),
+        ("//evil.example//docs", "", "/evil.example/docs"),
+    ],
+)
+async def test_slashes_are_put_right_by_a_redirect(app: App, asked: str, root_path: str, target: str) -> None:
+    """A missing or doubled slash costs a redirect to a path of our own, with the query, never to another host."""
+
+    @app.get("/docs/")
+    async def docs(request: Request) -> str:
+        return "docs"
+
+    @app.get("/<name>/docs")
+    async def others(request: Request, name: str) -> str:
+        return name
+
+    answer = await ask(app, asked, root_path=root_path)
+    assert answer.status == 308
+    assert answer.headers["location"] == target
+
+
+@pytest.mark.parametrize(
+    ("path", "root_path", "seen"),
+    [
+        ("/app/users", "/app", "/users"),  # the specification
+        ("/app/users", "/app/", "/users"),
+        ("/users", "/app", "/users"),  # a proxy that strips, and a server that does not put it back
+        ("/apple/users", "/app", None),
+        ("users", "", "/users"),
+        ("//users", "", "/users"),
+    ],
+)
+async def test_root_path_is_not_part_of_the_route(app: App, path: str, root_path: str, seen: str | None) -> None:
+    """Mounted below a path, the App routes what comes after it, and builds URLs with it."""
+
+    @app.get("/users")
+    async def users(request: Request) -> list[str]:
+        return [request.path, request.url, request.url_for(users)]
+
+    answer = await ask(app, path, root_path=root_path)
+    if seen is None:
+        assert answer.status == 404
+    else:
+        root = root_path.rstrip("/")
+        assert answer.json() == [seen, f"http://localhost{root}/users", f"{root}/users"]
+
+
+async def test_root_path_alone_is_the_front_page(app: App) -> None:
+    """`/app` below `/app` is `/`."""
+
+    @app.get("/")
+    async def front(request: Request) -> str:
+        return "front"
+
+    assert (await ask(app, "/app", root_path="/app")).text == "front"
+
+
+@pytest.mark.parametrize(
+    ("path", "raw_path", "status"),
+    [
+        ("/caf\N{LATIN SMALL LETTER E WITH ACUTE}", b"/caf%C3%A9", 200),
+        ("/caf\N{REPLACEMENT CHARACTER}", b"/caf%E9", 400),
+        ("/caf\N{REPLACEMENT CHARACTER}", b"/caf%EF%BF%BD?q=%FF", 200),
+        ("/caf\N{REPLACEMENT CHARACTER}", None, 200),
+        ("/caf\udce9", None, 400),
+    ],
+)
+async def test_a_path_that_is_not_utf_8_is_400(app: App, path: str, raw_path: bytes | None, status: int) -> None:
+    """However the server decodes it, and even if the error handler shows the path."""
+
+    @app.get("/<name>")
+    async def show(request: Request, name: str) -> str:
+        return name
+
+    @app.errorhandler(400)
+    async def bad(request: Request, error: Exception) -> tuple[str, int]:
+        return f"{request.path} {request.url} {request!r}", 400
+
+    assert (await ask(app, path, raw_path=raw_path)).status == status
+
+
+async def test_url_for_builds_paths(app: App) -> None:
+    """By function or by name; values that the path does not name become the query."""
+
+    @app.get("/users/<int:id>")
+    async def user(request: Request, id: int) -> str:
+        return ""
+
+    @app.websocket("/rooms/<name>")
+    async def room(ws: WebSocket, name: str) -> None:
+        pass
+
+    assert app.url_for(user, id=7) == "/users/7"
+    assert app.url_for("user", id=7, tab="a b") == "/users/7?tab=a+b"
+    assert app.url_for(room, name="x/y") == "/rooms/x/y"
+    with pytest.raises(LookupError, match="nobody"):
+        app.url_for("nobody")
+    with pytest.raises(LookupError):
+        app.url_for("user")
+
+
+def test_a_name_that_two_handlers_share_is_no_name(app: App) -> None:
+    """`url_for` does not guess; the functions themselves still work."""
+
+    def make() -> Callable[[Request], Awaitable[str]]:
+        async def index(request: Request) -> str:
+            return ""
+
+        return index
+
+    first, second = make(), make()
+    app.get("/first")(first)
+    app.get("/first-again")(first)
+    assert app.url_for("index") == "/first"
+    app.get("/second")(second)
+    app.get("/first-once-more")(first)
+    with pytest.raises(LookupError, match="several"):
+        app.url_for("index")
+    assert app.url_for(second) == "/second"
+
+
+async def test_handlers_without_a_name(app: App) -> None:
+    """A partial has none, and is served all the same."""
+
+    async def greet(word: str, request: Request) -> str:
+        return word
+
+    handler = functools.partial(greet, "hello")
+    app.get("/")(handler)
+    assert (await ask(app)).text == "hello"
+    assert app.url_for(handler) == "/"
+
+
+def test_handlers_have_to_be_async(app: App) -> None:
+    """A plain function is refused at once; a decorator around a coroutine function is not."""
+
+    def plain(request: Request) -> str:
+        return ""
+
+    async def proper(request: Request) -> str:
+        return ""
+
+    @functools.wraps(proper)
+    def around(request: Request) -> Awaitable[str]:
+        return proper(request)
+
+    with pytest.raises(TypeError, match="async def plain"):
+        app.get("/")(plain)  # type: ignore[type-var]  # that is the point  # pyright: ignore[reportArgumentType]
+    app.get("/")(around)
+
+
+def test_handlers_have_to_take_what_the_path_gives(app: App) -> None:
+    """A misspelt argument is found when the handler is registered, not when the first client comes."""
+
+    async def show(request: Request, ident: int) -> str:
+        return ""
+
+    with pytest.raises(TypeError, match="/users/<int:id>"):
+        app.get("/users/<int:id>")(show)
+
+
+def test_malformed_paths_are_refused(app: App) -> None:
+    """Unknown converters and paths without a slash."""
+
+    async def handler(request: Request, **values: object) -> str:
+        return ""
+
+    with pytest.raises(LookupError):
+        app.get("/<nothing:x>")(handler)
+    with pytest.raises(ValueError, match="slash"):
+        app.get("x")(handler)
+
+
+async def test_http_and_websocket_do_not_answer_for_each_other(app: App) -> None:
+    """The same path can have both; one that has only the other is 400 for HTTP, and refused for a WebSocket."""
+
+    @app.get("/both")
+    async def page(request: Request) -> str:
+        return "page"
+
+    @app.websocket("/both/")
+    async def talk(ws: WebSocket) -> None:
+        await ws.accept()
+
+    @app.websocket("/ws")
+    async def ws_only(ws: WebSocket) -> None:
+        await ws.accept()
+
+    @app.websocket("/a/ws")
+    async def deeper(ws: WebSocket) -> None:
+        await ws.accept()
+
+    @app.post("/http")
+    async def http_only(request: Request) -> str:
+        return ""
+
+    assert (await ask(app, "/both")).text == "page"
+    assert (await ask(app, "/ws")).status == 400
+    for path, status in [("/http", 404), ("/a//ws", 404), ("/nowhere", 404)]:
+        peer = SocketPeer(app, path, can_refuse=True)
+        await peer.run()
+        assert peer.sent[0]["type"] == "websocket.http.response.start"
+        assert peer.sent[0]["status"] == status
+    for path in ["/ws", "/both", "/both/", "/ws/"]:
+        peer = SocketPeer(app, path)
+        await peer.run()
+        assert peer.types() == ["websocket.accept", "websocket.close"]
+
+
+async def test_middlewares_may_copy_the_scope(app: App) -> None:
+    """Hypercorn's ProxyFix deep-copies it, and the handler sees what the copy says."""
+
+    class Copying:
+        def __init__(self, app: Any, *, client: str) -> None:
+            self.app = app
+            self.client = client
+
+        async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+            scope = copy.deepcopy(scope)
+            scope["client"] = (self.client, 0)
+            await self.app(scope, receive, send)
+
+    @app.get("/<int:n>")
+    async def show(request: Request, n: int) -> list[object]:
+        return [n, request.remote_addr]
+
+    app.add_middleware(Copying, client="inner")
+    app.add_middleware(Copying, client="outer")  # the last one is the outermost: its word is overwritten
+    assert (await ask(app, "/3")).json() == [3, "inner"]
+
+
+async def test_generator_functions_are_handlers_too(app: App) -> None:
+    """What they yield is streamed."""
+
+    @app.get("/<int:n>")
+    async def count(request: Request, n: int) -> AsyncIterator[str]:
+        for i in range(n):
+            yield f"{i} "
+
+    assert (await ask(app, "/3")).text == "0 1 2 "
+
+
+async def test_unknown_kinds_of_scope_are_refused(app: App) -> None:
+    """An ASGI message type from the future is not taken for a WebSocket."""
+
+    async def nothing(*_: object) -> Any:
+        raise AssertionError
+
+    with pytest.raises(ValueError, match="telepathy"):
+        await app({"type": "telepathy"}, nothing, nothing)
