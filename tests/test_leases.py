@@ -307,8 +307,9 @@ async def test_a_paused_process_cannot_write_late(mock_clock: MockClock) -> None
 
 async def test_the_store_refuses_a_late_commit_by_itself(mock_clock: MockClock) -> None:
     """Even a holder that does not know of its loss cannot overwrite another's commit: that is the fence."""
-    store = LocalStore()
-    async with opened(store) as one, opened(store) as two:
+    faulty = FaultyStore()
+    faulty.renewal = "fails"
+    async with opened(faulty) as one, opened(faulty.store) as two:
         id = await stored(one)
         held = one.session(id)
         await held.lock()
