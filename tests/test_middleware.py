@@ -623,6 +623,7 @@ async def test_an_unread_body_is_read_while_the_last_message_goes_out(
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         for _ in range(read):
             seen.append((await receive())["body"])
+        await wait_all_tasks_blocked()  # until the queue is full
         await send(START)
         await send(BODY)
         seen.append(b"after")

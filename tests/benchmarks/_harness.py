@@ -1,0 +1,146 @@
+"""Paired, interleaved measurements.
+
+A busy or throttled machine is slow for seconds at a time. Measured one after the other, two candidates see two
+different machines; measured in turns (A B A B …), both see the same one, and the ratio of each pair of turns stays
+true where the times themselves do not. So look at the ratios first.
+"""
+
+from __future__ import annotations
+
+import gc
+import inspect
+import statistics
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from itertools import repeat
+
+# One call of it is one operation. What can wait is written `async def`; the other kind is not awaited.
+Operation = Callable[[], object] | Callable[[], Awaitable[object]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparison:
+    """Candidates for one job.
+
+    Attributes:
+        name: what is done, in a few words.
+        open: gives the candidates, the first of which the others are compared with. An async context manager,
+            so that servers and managers can be opened around the measurement.
+        clock: what is measured besides the wall: `time.process_time`, or `time.thread_time` where other
+            threads of this process work too.
+    """
+
+    name: str
+    open: Callable[[], AbstractAsyncContextManager[dict[str, Operation]]]
+    clock: Callable[[], float] = time.process_time
+
+
+@dataclass(slots=True)
+class Series:
+    """What was measured of one candidate, a number per turn, in seconds per operation."""
+
+    cpu: list[float] = field(default_factory=list[float])
+    wall: list[float] = field(default_factory=list[float])
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """All turns of one comparison; turns with the same index belong together."""
+
+    name: str
+    series: dict[str, Series]
+
+    def ratios(self, candidate: str) -> list[float]:
+        """CPU time of `candidate` divided by the first candidate's, turn by turn."""
+        first = next(iter(self.series.values()))
+        pairs = zip(self.series[candidate].cpu, first.cpu, strict=True)
+        return [mine / theirs for mine, theirs in pairs if theirs > 0]
+
+
+def given(candidates: dict[str, Operation]) -> Callable[[], AbstractAsyncContextManager[dict[str, Operation]]]:
+    """The `open` of a comparison that has nothing to open."""
+
+    @asynccontextmanager
+    async def open_candidates() -> AsyncIterator[dict[str, Operation]]:
+        yield candidates
+
+    return open_candidates
+
+
+async def measure(comparison: Comparison, *, rounds: int, seconds: float) -> Result:
+    """Let the candidates take turns.
+
+    Args:
+        comparison: who takes part.
+        rounds: how many turns each candidate gets.
+        seconds: how long a turn should take, about.
+    """
+    async with comparison.open() as candidates:
+        counts = {name: await _operations_within(operation, seconds) for name, operation in candidates.items()}
+        result = Result(comparison.name, {name: Series() for name in candidates})
+        for _ in range(rounds):
+            for name, operation in candidates.items():
+                cpu, wall = await _turn(operation, counts[name], comparison.clock)
+                result.series[name].cpu.append(cpu)
+                result.series[name].wall.append(wall)
+    return result
+
+
+async def _operations_within(operation: Operation, seconds: float) -> int:
+    """How many operations take about so long. Warms up on the way."""
+    count = 1
+    while True:
+        _, wall = await _turn(operation, count, time.process_time)
+        if wall * count >= seconds / 2:
+            return max(1, round(seconds / max(wall, 1e-9)))
+        count *= 2
+
+
+async def _turn(operation: Operation, count: int, clock: Callable[[], float]) -> tuple[float, float]:
+    """CPU and wall time per operation."""
+    with _no_garbage_collection():
+        wall, cpu = time.perf_counter(), clock()
+        if inspect.iscoroutinefunction(operation):
+            for _ in repeat(None, count):
+                await operation()
+        else:
+            for _ in repeat(None, count):
+                operation()
+        return (clock() - cpu) / count, (time.perf_counter() - wall) / count
+
+
+@contextmanager
+def _no_garbage_collection() -> Iterator[None]:
+    """As `timeit`: the collector runs between the turns, so that none pays for another's garbage."""
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+def as_markdown(results: Sequence[Result]) -> str:
+    """A table with a row per candidate. The quartiles of the ratio say how far to trust it."""
+    lines = [
+        "| what | candidate | CPU µs | wall µs | ratio of CPU | its quartiles |",
+        "|---|---|--:|--:|--:|--:|",
+    ]
+    for result in results:
+        for name, series in result.series.items():
+            ratios = result.ratios(name) or [float("nan")]
+            low, middle, high = _quartiles(ratios)
+            lines.append(
+                f"| {result.name} | {name} | {statistics.median(series.cpu) * 1e6:,.2f} "
+                f"| {statistics.median(series.wall) * 1e6:,.2f} | {middle:.3f} | {low:.3f} … {high:.3f} |"
+            )
+    return "\n".join(lines)
+
+
+def _quartiles(values: list[float]) -> tuple[float, float, float]:
+    if len(values) == 1:
+        return values[0], values[0], values[0]
+    low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
+    return low, middle, high
