@@ -304,7 +304,8 @@ class Lifecycle:
         stored = loaded.blob is not None
         moves = stored and (work.regenerate or (work.cleared and bool(work.data)))
         id = engine.ids.new(like=hold.id) if moves else hold.id
-        blob = engine.codec.encode(work.data, context=engine.ids.key(id).encode())
+        key = engine.ids.key(id) if moves else hold.lock.lease.key
+        blob = engine.codec.encode(work.data, context=key.encode())
         changed = blob != loaded.blob if stored else bool(work.data)
         ends = work.cleared and not work.data
         if known.ended is not None and (changed or work.regenerate or (ends and known.ended == "replaced")):
@@ -332,7 +333,7 @@ class Lifecycle:
         with self._flying():
             if moves:
                 reason = destroyed if work.cleared else "replaced"
-                record = await engine.locks.rotate(hold.lock, engine.ids.key(id), blob, reason)
+                record = await engine.locks.rotate(hold.lock, key, blob, reason)
             else:
                 record = await engine.locks.commit(hold.lock, blob)
             known.committed(id, record)
