@@ -20,7 +20,7 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 import pytest
-from hypothesis import example, given, strategies as st
+from hypothesis import given, strategies as st
 
 from trio_session._codec import MsgpackCodec
 from trio_session._errors import SessionDataError
@@ -164,6 +164,13 @@ def test_plain_data_is_plain_msgpack() -> None:
     assert encode(data) == b"\x01" + msgspec.msgpack.encode(data)
 
 
+def test_one_odd_value_changes_no_other() -> None:
+    """Beside a large int or a lone surrogate, plain values are stored as plainly as ever."""
+    plain = {"a": 2**64 - 1, "b": -(2**63), "c": "text", "d": [1]}
+    for odd in (2**64, "\ud800"):
+        assert encode({**plain, "odd": odd})[2:].startswith(msgspec.msgpack.encode(plain)[1:])
+
+
 def test_what_is_in_two_places_comes_back_twice() -> None:
     """Sharing is not kept: a change at one place is not seen at the other."""
     shared = [1]
@@ -223,17 +230,6 @@ class Point:
     x: int = 0
 
 
-class Moon(tzinfo):
-    def utcoffset(self, dt: datetime | None) -> timedelta:
-        return timedelta(0)
-
-    def dst(self, dt: datetime | None) -> None:
-        pass
-
-    def tzname(self, dt: datetime | None) -> str:
-        return "Moon"
-
-
 class MyZone(ZoneInfo):
     pass
 
@@ -280,11 +276,13 @@ def test_keys_and_members_are_refused_too() -> None:
         encode({"a": {Colour.RED}})
 
 
+MOON: tzinfo = type("Moon", (tzinfo,), {})()
+
 # The smallest file that describes a zone: UTC, and no name of its own.
 NAMELESS = ZoneInfo.from_file(io.BytesIO(b"TZif" + bytes(32) + b"\0\0\0\1\0\0\0\4" + bytes(6) + b"UTC\0"))
 
 
-@pytest.mark.parametrize("zone", [Moon(), MyZone("UTC"), NAMELESS], ids=repr)
+@pytest.mark.parametrize("zone", [MOON, MyZone("UTC"), NAMELESS], ids=repr)
 def test_time_zones_that_cannot_be_found_again_are_refused(zone: tzinfo) -> None:
     """Only the key of a ZoneInfo and a fixed offset mean the same in another process."""
     for value in (datetime(2026, 1, 1, tzinfo=zone), time(tzinfo=zone)):
@@ -378,18 +376,12 @@ def test_bytes_that_are_no_session_are_refused(blob: bytes) -> None:
     """Damaged, foreign, newer or hostile: one error says so, and keeps the reason."""
     with pytest.raises(SessionDataError) as caught:
         decode(blob)
-    assert "stored session" in str(caught.value)
-
-
-def test_the_reason_of_a_refusal_is_kept() -> None:
-    """Who looks after damaged data finds msgspec's own words in the traceback."""
-    with pytest.raises(SessionDataError) as caught:
-        decode(b"\x01\x80\x00")
-    assert isinstance(caught.value.__cause__, msgspec.DecodeError)
+    assert str(caught.value).startswith("the stored session ")
+    if "cannot be decoded" in str(caught.value):
+        assert caught.value.__cause__ is not None
 
 
 @given(st.one_of(st.binary(), st.binary().map(lambda blob: b"\x01\x81\xa1a" + blob)))
-@example(b"\x01\x80")
 def test_random_bytes_are_a_dict_or_refused(blob: bytes) -> None:
     """Nothing else ever comes out of decoding."""
     with suppress(SessionDataError):

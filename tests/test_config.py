@@ -202,6 +202,8 @@ def test_a_connection_shows_no_password(connection: RedisConnection, text: str) 
         ("url", "redis://u:12#secret@localhost"),
         ("url", "redis://u:12?secret@localhost"),
         ("url", "redis://[secret"),
+        ("url", "redis://localhost:secret"),
+        ("url", "redis://localhost:65536"),
         ("url", "unix://"),
         ("url", "unix://run/redis.sock"),
         ("scheme", "http"),

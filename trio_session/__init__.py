@@ -9,58 +9,57 @@ one server      _middleware (any ASGI application); trio_session.web, .testing a
 from __future__ import annotations
 
 from ._codec import MsgpackCodec as MsgpackCodec
-from ._config import RedisConnection as RedisConnection
-from ._config import SessionConfig as SessionConfig
+from ._config import RedisConnection as RedisConnection, SessionConfig as SessionConfig
 from ._errors import (
     CommitUnknownError as CommitUnknownError,
-)
-from ._errors import (
     ConfigError as ConfigError,
-)
-from ._errors import (
     LockLostError as LockLostError,
-)
-from ._errors import (
     LockTimeoutError as LockTimeoutError,
-)
-from ._errors import (
     SessionBusyError as SessionBusyError,
-)
-from ._errors import (
     SessionDataError as SessionDataError,
-)
-from ._errors import (
     SessionEndedError as SessionEndedError,
-)
-from ._errors import (
     SessionError as SessionError,
-)
-from ._errors import (
     SessionFinishedError as SessionFinishedError,
-)
-from ._errors import (
     SessionNotLockedError as SessionNotLockedError,
-)
-from ._errors import (
     SessionNotReadError as SessionNotReadError,
-)
-from ._errors import (
     SessionStateError as SessionStateError,
-)
-from ._errors import (
     SessionTooLargeError as SessionTooLargeError,
-)
-from ._errors import (
     StorageUnavailableError as StorageUnavailableError,
 )
 from ._local_store import LocalStore as LocalStore
 from ._locks import SessionStatistics as SessionStatistics
-from ._manager import SessionManager as SessionManager
-from ._manager import open_session_manager as open_session_manager
-from ._middleware import SessionMiddleware as SessionMiddleware
-from ._middleware import get_session as get_session
+from ._manager import SessionManager as SessionManager, open_session_manager as open_session_manager
+from ._middleware import SessionMiddleware as SessionMiddleware, get_session as get_session
 from ._session import Session as Session
-from .abc import Codec as Codec
-from .abc import SessionStore as SessionStore
+from .abc import Codec as Codec, SessionStore as SessionStore
+
+__all__ = [
+    "Codec",
+    "CommitUnknownError",
+    "ConfigError",
+    "LocalStore",
+    "LockLostError",
+    "LockTimeoutError",
+    "MsgpackCodec",
+    "RedisConnection",
+    "Session",
+    "SessionBusyError",
+    "SessionConfig",
+    "SessionDataError",
+    "SessionEndedError",
+    "SessionError",
+    "SessionFinishedError",
+    "SessionManager",
+    "SessionMiddleware",
+    "SessionNotLockedError",
+    "SessionNotReadError",
+    "SessionStateError",
+    "SessionStatistics",
+    "SessionStore",
+    "SessionTooLargeError",
+    "StorageUnavailableError",
+    "get_session",
+    "open_session_manager",
+]
 
 __version__ = "0.1.0"

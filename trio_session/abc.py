@@ -16,10 +16,10 @@ from typing import Any, ClassVar
 
 from ._errors import EndReason
 
-__all__ = ["Codec", "Committed", "Lifetime", "Loaded", "SessionStore"]
+__all__ = ["TOMBSTONE_LIFETIME", "Codec", "Committed", "Lifetime", "Loaded", "SessionStore"]
 
-# How long an ended session's key answers "ended" instead of "unknown". It must outlast the slowest request
-# that can still be running with the old id.
+#: How long an ended session's key answers "ended" instead of "unknown". It must outlast the slowest request
+#: that can still be running with the old id.
 TOMBSTONE_LIFETIME = 60.0  # seconds
 
 
