@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import contextvars
 import json
 from collections.abc import AsyncIterator, Iterator
-from typing import Any
 
 import h11
 import pytest
-import trio
 from werkzeug.datastructures import Headers
 
 from trio_session._asgi import Message, Receive, Scope, Send
 from trio_session.testing import ASGIClient, ClientResponse, ResponseStatusError, open_test_client
-
-OVERALL = contextvars.ContextVar("OVERALL", default="unset")
 
 
 async def echo(scope: Scope, receive: Receive, send: Send) -> None:
@@ -387,42 +382,3 @@ async def test_redirects_in_a_circle_end(browser: ASGIClient) -> None:
     """After 20 of them, as in browsers."""
     with pytest.raises(RuntimeError, match="20 redirects"):
         await browser.get("/go/302?/go/302?/go/302", follow_redirects=True)
-
-
-# -- many at once ----------------------------------------------------------------------------------------------------
-
-
-async def test_many_tasks_may_ask_at_once(autojump_clock: trio.abc.Clock) -> None:
-    """Each gets its own answer; none waits for another."""
-
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        await trio.sleep(10)
-        await respond(send, 200, [], scope["path"].encode())
-
-    answers: dict[int, str] = {}
-    async with open_test_client(app) as client:
-
-        async def ask(number: int) -> None:
-            answers[number] = (await client.get(f"/{number}")).text
-
-        async with trio.open_nursery() as nursery:
-            for number in range(50):
-                nursery.start_soon(ask, number)
-    assert answers == {number: f"/{number}" for number in range(50)}
-    assert trio.current_time() == 10
-
-
-async def test_the_callers_context_is_not_the_applications() -> None:
-    """Between a browser and a server there are no context variables; the server's own are those it was opened with."""
-    seen: list[Any] = []
-
-    async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        seen.append((scope["type"], OVERALL.get()))
-        if scope["type"] == "http":
-            await respond(send, 200, [])
-
-    OVERALL.set("server")
-    async with open_test_client(app) as client:
-        OVERALL.set("caller")
-        await client.get("/")
-    assert seen == [("lifespan", "server"), ("http", "server")]

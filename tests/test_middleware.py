@@ -605,37 +605,81 @@ async def test_a_commit_in_flight_lands_after_the_request(autojump_clock: MockCl
 
 @pytest.mark.parametrize("http_version", ["1.1", "2"])
 @pytest.mark.parametrize("read", [0, 3, 20])
-async def test_an_unread_body_is_read_while_the_last_message_goes_out(
-    manager: SessionManager, http_version: str, read: int
+async def test_an_unread_body_is_read_before_the_last_message(
+    manager: SessionManager, http_version: str, read: int, autojump_clock: MockClock
 ) -> None:
-    """A server whose `send` waits until the body has been taken off its hands gets rid of it."""
-    to_app, chunks = trio.open_memory_channel[Message](5)
-    seen: list[bytes] = []
+    """The whole body, so that the server can go on with the connection."""
+    chunks = [{"type": "http.request", "body": b"%d" % number, "more_body": number < 19} for number in range(20)]
+    log: list[object] = []
 
-    async def upload() -> None:
-        for number in range(20):
-            await to_app.send({"type": "http.request", "body": b"%d" % number, "more_body": number < 19})
+    async def receive() -> Message:
+        await trio.lowlevel.checkpoint()
+        log.append("read")
+        return chunks.pop(0)
 
     async def send(message: Message) -> None:
-        if message["type"] == "http.response.body":
-            await to_app.send({"type": "http.disconnect"})  # as Hypercorn does
+        await trio.lowlevel.checkpoint()
+        log.append(message["type"])
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
         for _ in range(read):
-            seen.append((await receive())["body"])
-        await wait_all_tasks_blocked()  # until the queue is full
+            await receive()
         await send(START)
         await send(BODY)
-        seen.append(b"after")
 
     scope = scope_of(http_version=http_version)
     scope["headers"].append((b"transfer-encoding", b"chunked") if read else (b"content-length", b"30"))
-    with trio.fail_after(1):
+    await SessionMiddleware(app, manager=manager)(scope, receive, send)
+    reads = ["read"] * 20
+    assert log == [*reads[:read], "http.response.start", *reads[read:], "http.response.body"]
+
+
+async def test_a_slow_upload_does_not_keep_the_answer_back(manager: SessionManager, autojump_clock: MockClock) -> None:
+    """After a second, or a quarter of a megabyte, the last message goes out all the same; reading goes on meanwhile.
+
+    A server whose `send` waits until the body has been taken off its hands gets rid of it.
+    """
+    for size, pause, waits in ((1, 0.3, 1.0), (100_000, 0.0, 0.0)):
+        to_app, chunks = trio.open_memory_channel[Message](5)
+        sent: list[float] = []
+        started = trio.current_time()
+
+        async def upload(to_app: Any = to_app, size: int = size, pause: float = pause) -> None:
+            while True:
+                await trio.sleep(pause)
+                await to_app.send({"type": "http.request", "body": b"x" * size, "more_body": True})
+
+        async def send(message: Message, to_app: Any = to_app, sent: list[float] = sent) -> None:
+            if message["type"] == "http.response.body":
+                sent.append(trio.current_time())
+                for _ in range(20):  # as Hypercorn: it queues one more message, but that queue is full
+                    await to_app.send({"type": "http.request", "body": b"", "more_body": True})
+
         async with trio.open_nursery() as nursery:
             nursery.start_soon(upload)
-            await SessionMiddleware(app, manager=manager)(scope, chunks.receive, send)
+            app = SessionMiddleware(handled_by(nothing), manager=manager)
+            await app(scope_of(http_version="2"), chunks.receive, send)
             nursery.cancel_scope.cancel()
-    assert len(seen) == read + 1
+        assert sent == [pytest.approx(started + waits)]
+
+
+async def test_an_application_that_fails_over_an_unread_body(
+    manager: SessionManager, autojump_clock: MockClock
+) -> None:
+    """The body is read then, too: the server will answer in its own words."""
+    chunks = [{"type": "http.request", "body": b"x", "more_body": number < 19} for number in range(20)]
+
+    async def receive() -> Message:
+        await trio.lowlevel.checkpoint()
+        return chunks.pop(0)
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        raise ValueError("mine")
+
+    with pytest.raises(ValueError, match="mine"):
+        await request(SessionMiddleware(app, manager=manager), scope=scope_of(http_version="2"), receive=receive)
+    assert chunks == []
 
 
 async def test_the_rest_of_a_request_is_not_read_without_need(manager: SessionManager) -> None:
@@ -665,7 +709,7 @@ async def test_the_rest_of_a_request_is_not_read_without_need(manager: SessionMa
     await request(SessionMiddleware(gone, manager=manager), scope=scope_of(http_version="2"), receive=once)
 
 
-async def test_errors_of_send_come_out_bare(manager: SessionManager) -> None:
+async def test_errors_of_send_come_out_bare(manager: SessionManager, autojump_clock: MockClock) -> None:
     """Also while the rest of a body is being read."""
 
     async def send(message: Message) -> None:

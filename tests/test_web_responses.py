@@ -58,7 +58,7 @@ class OwnMapping(Mapping[str, object]):
     ],
 )
 async def test_the_kind_of_value_decides_the_content_type(value: Any, content_type: str, body: bytes) -> None:
-    """str is HTML, bytes are bytes, dict and list are JSON, and a Response says itself what it is."""
+    """A str is HTML, bytes are bytes, dict and list are JSON, and a Response says itself what it is."""
     answer = await ask(app_returning(value))
     assert answer.status == 200
     assert (answer.headers["content-type"], answer.body) == (content_type, body)
@@ -99,7 +99,8 @@ async def test_a_value_that_is_no_response_is_a_500(value: Any, message: str, ca
     """The program is wrong: the log says why, the client is told nothing."""
     answer = await ask(app_returning(value))
     assert answer.status == 500
-    assert message.split()[0].strip("\\") not in answer.text
+    assert "an error in the application" in answer.text
+    assert "Error:" not in answer.text
     assert caplog.records[0].exc_info
     with pytest.raises((TypeError, ValueError), match=message):
         raise caplog.records[0].exc_info[1]  # type: ignore[misc]
@@ -218,7 +219,7 @@ def test_responses_take_what_headers_take() -> None:
     """A mapping, pairs, or Werkzeug's Headers."""
     for headers in ({"A": "1"}, [("A", "1")], Headers({"A": "1"})):
         assert Response("", headers=headers).headers["a"] == "1"
-    assert Response(bytearray(b"x")).data == Response(memoryview(b"x")).data == b"x"  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    assert Response(bytearray(b"x")).data == Response(memoryview(b"x")).data == b"x"
 
 
 async def test_the_start_is_sent_when_the_handler_is_done() -> None:
@@ -319,7 +320,7 @@ async def test_a_broken_after_request_is_a_500(caplog: pytest.LogCaptureFixture)
 
 
 async def test_typed_handlers() -> None:
-    """mypy and pyright take every kind of handler that works; this is a test for them."""
+    """The type checkers take every kind of handler that works; this is a test for them."""
     app = App(sessions=False)
 
     @app.get("/1")

@@ -1,13 +1,15 @@
 """The little of ASGI 3 that the middleware speaks: its types, and a request body that is read to its end.
 
 Hypercorn hands a body to the application through a queue of ten. If an application answers without reading the rest,
-its last `send` waits for room in that queue for ever, and with HTTP/2 the whole connection stands still. So while the
-last message of a response is sent, whatever is left of the request is read and thrown away.
+its last `send` waits for room in that queue for ever, and with HTTP/2 the whole connection stands still. So whatever is
+left of the request is read and thrown away: before the last message of a response, for a while, as Hypercorn's HTTP/2
+breaks down over body that comes in after the end of its stream; and then while that message is sent.
 """
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, MutableMapping
+from math import inf
 from typing import Any
 
 import trio
@@ -21,6 +23,12 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+
+# How long, and how far, a body that nobody reads is read before the last message goes out. The client waits for the end
+# of its answer meanwhile, so it is a compromise.
+_DRAIN_TIME = 1.0  # seconds
+_DRAIN_BYTES = 256 * 1024
 
 
 class RequestBody:
@@ -40,19 +48,29 @@ class RequestBody:
             self._ended = True
 
     async def send_last(self, send: Send, message: Message) -> None:
-        """Send the last message of the response, reading what is left of the request meanwhile."""
+        """Send the last message of the response, and read what is left of the request before and meanwhile."""
+        await self.drain()
         if self._ended:
             await send(message)
             return
         with bare_exceptions():
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._discard)
+                nursery.start_soon(self._discard, inf)
                 await send(message)
                 nursery.cancel_scope.cancel()
 
-    async def _discard(self) -> None:
-        while not self._ended:
-            self._note(await self._receive())
+    async def drain(self) -> None:
+        """Read what is left of the request, but not for long."""
+        if not self._ended:
+            with trio.move_on_after(_DRAIN_TIME):
+                await self._discard(_DRAIN_BYTES)
+
+    async def _discard(self, limit: float) -> None:
+        """Read on to the end of the body, or a little further than `limit` bytes."""
+        while not self._ended and limit > 0:
+            message = await self._receive()
+            self._note(message)
+            limit -= len(message.get("body", b""))
 
 
 def _has_no_body(scope: Scope) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -174,12 +174,15 @@ class Lifecycle:
     # -- locking -----------------------------------------------------------------------------------------------------
 
     @asynccontextmanager
-    async def _locked(self, timeout: float | None, *, decode: bool = True) -> AsyncIterator[dict[str, Any]]:
+    async def _locked(
+        self, timeout: float | None, *, decode: bool = True, cancellable: bool = True
+    ) -> AsyncIterator[dict[str, Any]]:
+        """A block under the lock; the loss of the lock cancels it, if it is `cancellable`."""
         hold, level = await self._enter(timeout, block=True, decode=decode)
         lease = hold.lock.lease
-        guards = not lease.guarded  # else an outer block's scope is cancelled, and we with it
         try:
-            with trio.CancelScope() as scope:
+            with trio.CancelScope() if cancellable else nullcontext() as scope:
+                guards = scope is not None and not lease.guarded  # else it is an outer block that is cancelled
                 if guards:
                     lease.guard(scope)
                 try:
@@ -196,7 +199,7 @@ class Lifecycle:
             if lease.loss() is not None:
                 logger.warning("in a block that was cancelled anyway: %s", _lost(lease))
             raise
-        if scope.cancelled_caught:
+        if scope is not None and scope.cancelled_caught:
             raise _lost(lease) from None
         if hold.has(level):
             await self._end(hold, level)

@@ -124,12 +124,16 @@ class SessionMiddleware:
                 await send(message)
 
         try:
-            if await self._load(scope, session):
-                await self.app(scope, body.receive, send_with_session)
-            else:
-                await _refuse(send_with_session, "http.response")
-        finally:
-            session._finish()
+            try:
+                if await self._load(scope, session):
+                    await self.app(scope, body.receive, send_with_session)
+                else:
+                    await _refuse(send_with_session, "http.response")
+            finally:
+                session._finish()
+        except Exception:
+            await body.drain()  # the server has the last word now, and that can block as well
+            raise
 
     async def _serve_websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         session = self._attach(scope)

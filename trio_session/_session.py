@@ -12,6 +12,7 @@ from typing import Any, Self, TypeVar, final, overload
 
 import trio
 
+from ._generators import may_be_abandoned
 from ._lifecycle import Lifecycle
 from ._states import Action, step
 
@@ -166,9 +167,10 @@ class Session(Lifecycle, Mapping[str, Any]):
 
         Cancellation:
             Both ends can wait. `Cancelled` out of the block means that nothing was written; the commit itself cannot
-            be cancelled, and is bounded by `commit_timeout`.
+            be cancelled, and is bounded by `commit_timeout`. In an async generator that is not driven by `web.App`,
+            the loss of the lock cannot cancel the block; it is told at the commit, as with `lock()`.
         """
-        return self._locked(timeout)
+        return self._locked(timeout, cancellable=not may_be_abandoned(1))
 
     async def lock(self, timeout: float | None = None) -> None:
         """Take the lock and read the newest data; or go one level deeper, if this task has the lock.

@@ -7,6 +7,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import TypeVar, final
 
 import trio
@@ -62,18 +63,15 @@ async def _serve(app: _Watched, address: str, announce: Callable[[str], None]) -
     config.loglevel = "WARNING"  # where it listens is announced already
     stop = trio.Event()
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(_stop_on_signal, signals, app, stop, nursery.cancel_scope)
-
-            async def serve_then_end(*, task_status: trio.TaskStatus[list[str]]) -> None:
-                await serve(app, config, shutdown_trigger=stop.wait, task_status=task_status)
-                nursery.cancel_scope.cancel()
-
-            with _silent_log():
-                urls = await nursery.start(serve_then_end)
-            # Hypercorn begins to listen even if the application failed to start; the failure is on its way then.
-            if app.is_serving:
-                announce(urls[0])
+        async with trio.open_nursery() as watching:
+            watching.start_soon(_stop_on_signal, signals, app, stop, watching.cancel_scope)
+            async with trio.open_nursery() as serving:
+                with _silent_log():
+                    urls: list[str] = await serving.start(partial(serve, shutdown_trigger=stop.wait), app, config)
+                # Hypercorn listens even if the application failed to start; the failure is on its way then.
+                if app.is_serving:
+                    announce(urls[0])
+            watching.cancel_scope.cancel()
 
 
 async def _stop_on_signal(

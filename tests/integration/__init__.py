@@ -1,0 +1,1 @@
+"""The whole of it: real sockets, real time, Hypercorn's trio worker."""
