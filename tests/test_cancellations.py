@@ -127,8 +127,9 @@ async def hold_a_while(session: Session, *, task_status: trio.TaskStatus[None]) 
 
 async def cancelled_at(step: int, use: Use, session: Session) -> str:
     before = (await session.read())["n"]
-    with trio.CancelScope() as scope:
-        instants = Instants(scope, step)
+    scope = trio.CancelScope()
+    instants = Instants(scope, step)
+    with scope:
         trio.lowlevel.add_instrument(instants)
         try:
             await use(session)
@@ -235,8 +236,9 @@ async def test_opening_and_closing_a_manager_cancelled_at_each_checkpoint() -> N
     while not done:
         step += 1
         store = LocalStore()
-        with trio.CancelScope() as scope:
-            instants = Instants(scope, step)
+        scope = trio.CancelScope()
+        instants = Instants(scope, step)
+        with scope:
             trio.lowlevel.add_instrument(instants)
             try:
                 async with open_session_manager(SessionConfig(), store=store) as manager:

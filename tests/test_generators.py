@@ -97,7 +97,10 @@ async def test_streams_of_our_own_app_are_cancelled(manager: SessionManager) -> 
             seen.append(is_guarded(session))
             yield b""
 
-    await send_stream(chunks(), lambda chunk: trio.lowlevel.checkpoint())
+    async def send(chunk: bytes) -> None:
+        await trio.lowlevel.checkpoint()
+
+    await send_stream(chunks(), send)
     assert seen == [True]
 
 

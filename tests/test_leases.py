@@ -22,6 +22,7 @@ from trio_session import (
     StorageUnavailableError,
     open_session_manager,
 )
+from trio_session._errors import EndReason
 from trio_session.abc import Committed, Lifetime, Loaded
 
 
@@ -53,11 +54,11 @@ class FaultyStore(SessionStore):
         return await self.store.commit(key, token, version=version, blob=blob, life=life, heir=heir)
 
     async def rotate(
-        self, key: str, token: str, *, version: bytes, new_key: str, blob: bytes, life: Lifetime, reason: str
+        self, key: str, token: str, *, version: bytes, new_key: str, blob: bytes, life: Lifetime, reason: EndReason
     ) -> bytes:
         raise NotImplementedError("no test here rotates")
 
-    async def destroy(self, key: str, token: str, *, reason: str) -> None:
+    async def destroy(self, key: str, token: str, *, reason: EndReason) -> None:
         raise NotImplementedError("no test here destroys")
 
     def release(self, key: str, token: str) -> None:
@@ -479,10 +480,11 @@ async def test_a_commit_in_flight_is_not_cancelled(autojump_clock: MockClock) ->
 async def test_closing_waits_for_commits_in_flight(autojump_clock: MockClock) -> None:
     """An outer cancellation that takes the manager down lets the commit land, wherever its task lives."""
     store = FaultyStore()
+    async with opened(store) as manager:
+        id = await stored(manager)
     async with trio.open_nursery() as elsewhere:
         with trio.move_on_after(0.5) as scope:
             async with opened(store) as manager:
-                id = await stored(manager)
                 store.commit_delay = 1.0
                 elsewhere.start_soon(manager.session(id).increment, "n")
                 await trio.sleep(0.2)

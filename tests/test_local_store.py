@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from math import inf
 
@@ -11,6 +11,7 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from trio_session import LocalStore, LockLostError, SessionStore
+from trio_session._errors import EndReason
 from trio_session.abc import Committed, Lifetime, Loaded
 from trio_session.testing._checks import check_store
 
@@ -156,17 +157,21 @@ class Broken(SessionStore):
     ) -> Committed:
         return await self._store.commit(key, token, version=version, blob=blob, life=life)
 
-    async def rotate(self, key: str, token: str, **rest: object) -> bytes:  # type: ignore[override]
-        return await self._store.rotate(key, token, **rest)  # type: ignore[arg-type]
+    async def rotate(
+        self, key: str, token: str, *, version: bytes, new_key: str, blob: bytes, life: Lifetime, reason: EndReason
+    ) -> bytes:
+        return await self._store.rotate(
+            key, token, version=version, new_key=new_key, blob=blob, life=life, reason=reason
+        )
 
-    async def destroy(self, key: str, token: str, *, reason: str) -> None:
-        await self._store.destroy(key, token, reason=reason)  # type: ignore[arg-type]
+    async def destroy(self, key: str, token: str, *, reason: EndReason) -> None:
+        await self._store.destroy(key, token, reason=reason)
 
     def release(self, key: str, token: str) -> None:
         self._store.release(key, token)
 
-    async def renew(self, locks: object, *, lease: float) -> list[bool]:
-        return await self._store.renew(locks, lease=lease)  # type: ignore[arg-type]
+    async def renew(self, locks: Sequence[tuple[str, str]], *, lease: float) -> list[bool]:
+        return await self._store.renew(locks, lease=lease)
 
 
 async def test_a_store_need_not_hand_on(autojump_clock: MockClock) -> None:

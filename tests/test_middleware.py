@@ -203,8 +203,8 @@ async def test_autoload_can_be_turned_off(manager: SessionManager) -> None:
     for autoload in (False, lambda scope: scope["path"] == "/with", True):
         app = SessionMiddleware(handled_by(look), manager=manager, autoload=autoload)
         await request(app, id=id)
-    await request(app, scope=scope_of(cookie=f"trio_session={id}", path="/with"))
-    assert seen == [False, 1, False, 1, True, 1, True, 1]
+        await request(app, scope=scope_of(cookie=f"trio_session={id}", path="/with"))
+    assert seen == [False, 1, False, 1, False, 1, True, 1, True, 1, True, 1]
 
 
 async def test_a_store_that_is_down_is_a_503(manager: SessionManager, caplog: pytest.LogCaptureFixture) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import pytest
 import trio
@@ -297,13 +297,14 @@ async def test_verbs_inside_a_lock_are_staged(manager: SessionManager) -> None:
 async def test_set_and_unset_need_the_lock(manager: SessionManager) -> None:
     """A change without the lock is refused with the fix in the message; with it, it is saved."""
     session = await manager.session(await stored(manager, n=1)).read()
-    for change in (
+    changes: list[Callable[[], None]] = [
         lambda: session.set("n", 2),
         lambda: session.__setitem__("n", 2),
         lambda: session.unset("n"),
         lambda: session.__delitem__("n"),
         session.regenerate,
-    ):
+    ]
+    for change in changes:
         with pytest.raises(SessionNotLockedError, match=r"async with session\.locked\(\)"):
             change()
     async with session.locked():

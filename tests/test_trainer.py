@@ -77,12 +77,11 @@ async def test_it_knows_who_is_locked() -> None:
     async with SessionTrainer() as trainer:
         await trainer.given_session("a", {"n": 1})
         assert not trainer.is_locked("a")
-        async with trio.open_nursery() as nursery:
-            async with trainer.manager.session("a").locked() as data:
-                assert trainer.is_locked("a")
-                data["n"] = 2
-                nursery.start_soon(trainer.manager.session("a").increment, "n")
-                await wait_all_tasks_blocked()
+        async with trio.open_nursery() as nursery, trainer.manager.session("a").locked() as data:
+            assert trainer.is_locked("a")
+            data["n"] = 2
+            nursery.start_soon(trainer.manager.session("a").increment, "n")
+            await wait_all_tasks_blocked()
         assert trainer.lock_count("a") == 2
         assert not trainer.is_locked("a")
         with pytest.raises(ValueError, match="mine"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, cast
 
@@ -14,7 +15,7 @@ from hypercorn.config import Config
 from hypercorn.trio import serve
 from hypercorn.utils import LifespanFailureError
 from trio.testing import wait_all_tasks_blocked
-from trio_websocket import ConnectionClosed, ConnectionRejected, open_websocket_url
+from trio_websocket import ConnectionClosed, ConnectionRejected, WebSocketConnection, wrap_client_stream
 
 from trio_session import SessionConfig
 from trio_session.web import App, Request, WebSocket
@@ -45,6 +46,13 @@ class Served:
         """A connection without any client."""
         url = httpx.URL(self.url)
         return await trio.open_tcp_stream(url.host, cast("int", url.port))
+
+    @asynccontextmanager
+    async def websocket(self) -> AsyncIterator[WebSocketConnection]:
+        """A WebSocket whose connection is closed at the end of the block, politely or not."""
+        async with await self.open() as stream, trio.open_nursery() as nursery:
+            yield await wrap_client_stream(nursery, stream, "localhost", "/ws")
+            nursery.cancel_scope.cancel()
 
 
 @pytest.fixture
@@ -193,26 +201,32 @@ async def test_a_stream_that_fails_is_cut(served: Served) -> None:
 
 async def test_websockets(served: Served) -> None:
     """The handshake brings the cookie; messages, failures and the peer's going are as promised."""
-    url = served.url.replace("http", "ws") + "/ws"
-    async with open_websocket_url(url) as ws:
+    async with served.websocket() as ws:
         assert any(name == b"set-cookie" and b"sid=" in value for name, value in ws.handshake_headers)
         await ws.send_message("hello")
         assert await ws.get_message() == "hello"
+        await ws.aclose()
     assert await served.notes.receive() == "told"
-    async with open_websocket_url(url) as ws:
+    async with served.websocket() as ws:
         await ws.send_message("sleep")
         assert await served.notes.receive() == "sleeps"
     assert await served.notes.receive() == "cancelled"
-    async with open_websocket_url(url) as ws:
+    async with served.websocket() as ws:
         await ws.send_message("fail")
         with pytest.raises(ConnectionClosed) as closed:
             await ws.get_message()
         assert closed.value.reason is not None
         assert closed.value.reason.code == 1011
-    with pytest.raises(ConnectionRejected) as rejected:
-        async with open_websocket_url(url, extra_headers=[(b"Origin", b"https://evil.example")]):
-            raise AssertionError
-    assert rejected.value.status_code == 403
+
+
+async def test_a_page_of_another_site(served: Served) -> None:
+    """Its WebSocket is refused with a 403."""
+    async with await served.open() as stream, trio.open_nursery() as nursery:
+        with pytest.raises(ConnectionRejected) as rejected:
+            await wrap_client_stream(
+                nursery, stream, "localhost", "/ws", extra_headers=[(b"Origin", b"https://evil.example")]
+            )
+        assert rejected.value.status_code == 403
 
 
 async def test_a_failure_in_the_background_stops_the_server() -> None:

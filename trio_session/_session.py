@@ -83,13 +83,7 @@ class Session(Lifecycle, Mapping[str, Any]):
         """Always true: `if request.session:` asks whether there is one, `is_empty` whether it has data."""
         return True
 
-    @overload
-    def get(self, name: str, /) -> Any: ...
-    @overload
-    def get(self, name: str, /, default: object) -> Any: ...
-    @overload
-    def get(self, name: str, default: object = None) -> Any: ...
-    def get(self, name: str, default: object = None) -> Any:
+    def get(self, name: str, default: Any = None) -> Any:
         """The value of `name`, or `default`.
 
         Raises:

@@ -28,7 +28,7 @@ def bare_exceptions() -> Iterator[None]:
     try:
         yield
     except BaseExceptionGroup as group:
-        if len(group.exceptions) > 1:
+        if len(group.exceptions) != 1:
             raise
         error = group.exceptions[0]
         context = error.__context__

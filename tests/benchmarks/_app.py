@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import sys
 from functools import partial
+from typing import cast
 
 import trio
 from hypercorn.config import Config
 from hypercorn.trio import serve
+from hypercorn.typing import Framework
 
 from trio_session import SessionConfig
 from trio_session.web import App, Request
@@ -47,7 +49,9 @@ async def main() -> None:
     app = make_app(sessions=sys.argv[1] == "sessions")
     async with trio.open_nursery() as nursery:
         stop = trio.Event()
-        binds = await nursery.start(partial(serve, app, config, shutdown_trigger=stop.wait))
+        # Hypercorn types scopes and messages by closed lists of its own.
+        framework = cast("Framework", app)
+        binds: list[str] = await nursery.start(partial(serve, framework, config, shutdown_trigger=stop.wait))
         print(binds[0].rpartition(":")[2], flush=True)
         await trio.to_thread.run_sync(sys.stdin.read)
         stop.set()

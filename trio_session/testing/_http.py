@@ -67,8 +67,8 @@ class HttpExchange(Exchange):
                 await self._on_body(bytes(message.get("body", b"")))
                 if not message.get("more_body", False):
                     await self._on_last()
-            case kind, state:
-                raise UnexpectedMessageError(state, kind)
+            case _:
+                raise UnexpectedMessageError(self._state, message["type"])
 
     async def _on_body(self, body: bytes) -> None:
         if body and not self._has_no_body:

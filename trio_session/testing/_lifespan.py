@@ -75,6 +75,7 @@ class Lifespan:
                 self._started.set()
             case "lifespan.shutdown.complete":
                 self._stopped.set()
+                self._cancel_scope.cancel()  # nothing runs after this
             case "lifespan.startup.failed":
                 raise self._fail("startup", message.get("message", ""))
             case "lifespan.shutdown.failed":
@@ -98,7 +99,7 @@ class Lifespan:
             self._state = _State.SERVING
 
     async def shut_down(self) -> None:
-        """Let the application shut down, and end its lifespan: nothing runs after its answer."""
+        """Let the application shut down, and end its lifespan."""
         if self._state is _State.SERVING and not self._stopped.is_set():
             self._state = _State.SHUTDOWN
             self._to_app.send_nowait({"type": "lifespan.shutdown"})

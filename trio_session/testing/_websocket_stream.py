@@ -70,8 +70,8 @@ class WebSocketExchange(Exchange):
                 self._disconnect(_NORMAL)  # the client answers a close at once
             case "websocket.close", _State.CLOSED:
                 pass
-            case kind, state:
-                raise UnexpectedMessageError(state, kind)
+            case _:
+                raise UnexpectedMessageError(self._state, message["type"])
 
     def _accept(self, message: Message) -> None:
         headers: list[tuple[bytes, bytes]] = []
