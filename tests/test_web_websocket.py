@@ -401,7 +401,7 @@ async def test_reading_ahead_is_bounded(app: App, nursery: trio.Nursery, size: i
     assert peer.unheard() == 0
 
 
-async def test_a_peer_that_goes_before_it_is_accepted(app: App) -> None:
+async def test_a_peer_that_goes_before_it_is_accepted(app: App, autojump_clock: MockClock) -> None:
     """Cancels what the handler does before that, as ever."""
 
     @app.websocket("/ws")
@@ -412,6 +412,7 @@ async def test_a_peer_that_goes_before_it_is_accepted(app: App) -> None:
     peer.go()
     await peer.run()
     assert peer.sent == []
+    assert trio.current_time() == 0
 
 
 # -- failures --------------------------------------------------------------------------------------------------------

@@ -77,19 +77,20 @@ class Lease:
         """A body is cancelled if the lease is lost."""
         return self._scope is not None
 
+    @property
+    def deadline(self) -> float:
+        """When a body has to end, unless the lease is renewed."""
+        return min(self._limit, self.expires - self._margin)
+
     def guard(self, scope: trio.CancelScope | None) -> None:
-        """Cancel `scope` if the lease is lost; None ends that."""
+        """Cancel `scope`, which has our deadline, if the lease is lost; None ends that."""
         self._scope = scope
-        self._set_deadline()
 
     def extend(self, granted_at: float) -> None:
         """The lease was renewed by a request sent at `granted_at`."""
         self.expires = granted_at + self._duration
-        self._set_deadline()
-
-    def _set_deadline(self) -> None:
         if self._scope is not None:
-            self._scope.deadline = min(self._limit, self.expires - self._margin)
+            self._scope.deadline = self.deadline
 
     def lose(self, reason: LossReason) -> None:
         """The lock is gone: cancel the body."""

@@ -7,8 +7,8 @@ changes. It knows nothing of HTTP, and `_session` is its face.
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager, nullcontext
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -180,9 +180,9 @@ class Lifecycle:
         """A block under the lock; the loss of the lock cancels it, if it is `cancellable`."""
         hold, level = await self._enter(timeout, block=True, decode=decode)
         lease = hold.lock.lease
+        guards = cancellable and not lease.guarded  # else it is an outer block that is cancelled, or nothing
         try:
-            with trio.CancelScope() if cancellable else nullcontext() as scope:
-                guards = scope is not None and not lease.guarded  # else it is an outer block that is cancelled
+            with trio.CancelScope(deadline=lease.deadline) if guards else nullcontext() as scope:
                 if guards:
                     lease.guard(scope)
                 try:
@@ -218,7 +218,7 @@ class Lifecycle:
             timeout = self._engine.config.lock_timeout
         elif not timeout > 0:
             raise ValueError("timeout must be more than 0 seconds")
-        with trio.move_on_after(timeout):
+        with trio.CancelScope(deadline=trio.current_time() + timeout):
             hold = await self._take(block=block, decode=decode)
             return hold, hold.work.levels[0]
         self._engine.locks.count_timeout()
@@ -313,40 +313,33 @@ class Lifecycle:
         ends = work.cleared and not work.data
         if known.ended is not None and (changed or work.regenerate or (ends and known.ended == "replaced")):
             raise SessionEndedError(known.ended)
-        destroyed: EndReason = "orphaned" if self._sealed else "destroyed"
-        if ends:
-            with self._flying():
-                if stored:
-                    await engine.locks.destroy(hold.lock, destroyed)
-                else:
-                    await engine.locks.end_unchanged(hold.lock)
-            if known.ended is None:
-                known.cleared()
-            return
-        if not (changed or moves):
+        if not (ends or changed or moves):
             await engine.locks.end_unchanged(hold.lock)
             return
-        if self._sealed and (moves or not stored):
+        if not ends and self._sealed and (moves or not stored):
             raise SessionFinishedError(
                 "the change needs a new session cookie, but the response has started; "
                 "commit the first change, or the new id, before the response"
             )
         if len(blob) > engine.config.max_size:
             raise SessionTooLargeError(len(blob), engine.config.max_size)
-        with self._flying():
-            if moves:
-                reason = destroyed if work.cleared else "replaced"
-                record = await engine.locks.rotate(hold.lock, key, blob, reason)
-            else:
-                record = await engine.locks.commit(hold.lock, blob)
-            known.committed(id, record)
-
-    @contextmanager
-    def _flying(self) -> Iterator[None]:
-        """A response that is about to start waits for a commit under way: it may bring a new cookie."""
+        destroyed: EndReason = "orphaned" if self._sealed else "destroyed"
         self._flight = trio.Event()
         try:
-            yield
+            if not ends:
+                if moves:
+                    reason = destroyed if work.cleared else "replaced"
+                    record = await engine.locks.rotate(hold.lock, key, blob, reason)
+                else:
+                    record = await engine.locks.commit(hold.lock, blob)
+                known.committed(id, record)
+                return
+            if stored:
+                await engine.locks.destroy(hold.lock, destroyed)
+            else:
+                await engine.locks.end_unchanged(hold.lock)
+            if known.ended is None:
+                known.cleared()
         finally:
             self._flight.set()
             self._flight = None

@@ -7,10 +7,10 @@ ids, data and codecs are the Session's.
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from itertools import count
+from typing import TypeVar
 
 import trio
 
@@ -21,6 +21,8 @@ from ._leases import Lease, LeaseKeeper
 from .abc import Loaded, SessionStore
 
 __all__ = ["HeldLock", "Locks", "SessionStatistics"]
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,12 +166,14 @@ class Locks:
         Cancellation: none; bounded by `commit_timeout`.
         """
         lease = held.lease
-        async with self._committing(held):
-            heir = self._gate.next_in_line(lease.key)
-            started = trio.current_time()
-            committed = await self._store.commit(
+        heir = self._gate.next_in_line(lease.key)
+        started = trio.current_time()
+        committed = await self._landed_safely(
+            held,
+            self._store.commit(
                 lease.key, lease.token, version=held.loaded.version, blob=blob, life=self._config.life, heir=heir
-            )
+            ),
+        )
         record = Loaded(committed.version, blob, granted_at=started)
         if heir is None or not committed.handed_on:
             self._free(lease)
@@ -181,44 +185,40 @@ class Locks:
 
     async def rotate(self, held: HeldLock, new_key: str, blob: bytes, reason: EndReason) -> Loaded:
         """Move the record to `new_key`, and end the lock; otherwise as `commit`."""
-        lease = held.lease
-        async with self._committing(held):
-            version = await self._store.rotate(
-                lease.key,
-                lease.token,
-                version=held.loaded.version,
-                new_key=new_key,
-                blob=blob,
-                life=self._config.life,
-                reason=reason,
-            )
-        self._free(lease)
+        rotation = self._store.rotate(
+            held.lease.key,
+            held.lease.token,
+            version=held.loaded.version,
+            new_key=new_key,
+            blob=blob,
+            life=self._config.life,
+            reason=reason,
+        )
+        version = await self._landed_safely(held, rotation)
+        self._free(held.lease)
         return Loaded(version, blob)
 
     async def destroy(self, held: HeldLock, reason: EndReason) -> None:
         """Remove the record, and end the lock; otherwise as `commit`."""
-        async with self._committing(held):
-            await self._store.destroy(held.lease.key, held.lease.token, reason=reason)
+        await self._landed_safely(held, self._store.destroy(held.lease.key, held.lease.token, reason=reason))
         self._free(held.lease)
 
-    @asynccontextmanager
-    async def _committing(self, held: HeldLock) -> AsyncIterator[None]:
+    async def _landed_safely(self, held: HeldLock, write: Awaitable[T]) -> T:
         """What all writes have in common: they cannot be cancelled, they are bounded, and they fail clean."""
         held.ended = held.lease.committing = True
         self._in_flight += 1
         try:
-            with trio.CancelScope(shield=True, deadline=trio.current_time() + self._config.commit_timeout) as scope:
-                yield
-            if scope.cancelled_caught:
-                raise CommitUnknownError
+            with trio.CancelScope(shield=True, deadline=trio.current_time() + self._config.commit_timeout):
+                result = await write
+                self._commits += 1
+                return result
+            raise CommitUnknownError
         except BaseException as error:
             if isinstance(error, LockLostError):
                 held.lease.lose(error.reason)
             self._rollbacks += 1
             self._free(held.lease)
             raise
-        else:
-            self._commits += 1
         finally:
             self._in_flight -= 1
             if not self._in_flight:

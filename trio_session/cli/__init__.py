@@ -31,7 +31,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.command is None:
         parser.print_help(sys.stderr)
         return 2
-    return _demo(options.host, options.port)
+    return _serve_demo(options.host, options.port)
 
 
 def _make_parser() -> argparse.ArgumentParser:
@@ -58,7 +58,7 @@ def _port(text: str) -> int:
     return int(text)
 
 
-def _demo(host: str, port: int) -> int:
+def _serve_demo(host: str, port: int) -> int:
     # Here, because `--version` need not wait for a web framework and a server to load.
     from .._errors import ConfigError
     from ._demo import make_app

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import signal
+import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
@@ -34,21 +35,19 @@ def serve_until_stopped(app: ASGIApp, host: str, port: int, *, announce: Callabl
     Returns:
         The exit code: 0 when it was stopped, 1 if the address cannot be used, 3 if the application could not start.
     """
-    watched = _Watched(app)
-    address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+    try:
+        listener = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    except OSError as error:
+        reason = (error.strerror or str(error)).partition(" (")[0]
+        complain(f"cannot listen on {host}, port {port}: {reason}; another --port or --host may do")
+        return 1
     code = 0
     try:
-        trio.run(_serve, watched, address, announce)
+        trio.run(_serve, _Watched(app), listener, announce)
     # Hypercorn's nurseries put them into groups of groups.
     except* (LifespanFailureError, LifespanTimeoutError) as failures:
         complain(f"the application could not start: {_first(failures)}")
         code = 3
-    except* OSError as failures:
-        if watched.is_serving:
-            raise
-        error = _first(failures)
-        complain(f"cannot listen on {address}: {error.strerror or error}; another --port or --host may do")
-        code = 1
     return code
 
 
@@ -57,10 +56,9 @@ def complain(problem: str) -> None:
     print(f"trio-session: {problem}", file=sys.stderr, flush=True)
 
 
-async def _serve(app: _Watched, address: str, announce: Callable[[str], None]) -> None:
-    config = Config()
-    config.bind = [address]
-    config.loglevel = "WARNING"  # where it listens is announced already
+async def _serve(app: _Watched, listener: socket.socket, announce: Callable[[str], None]) -> None:
+    # Opened by us, because only then an OSError is known to be about the address; from here on Hypercorn's to close.
+    config = Config.from_mapping(bind=f"fd://{listener.detach()}", loglevel="WARNING")
     stop = trio.Event()
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
         async with trio.open_nursery() as watching:

@@ -178,11 +178,13 @@ class SocketInbox(_Inbox):
     def __init__(self, receive: Receive, send: Send) -> None:
         super().__init__(receive, send)
         self._bytes = 0  # in self._messages
+        self._is_begun = False  # the handshake was taken: from now on it is the handler that waits
         self._is_closing = False
 
     async def receive(self) -> Message:
         message = await super().receive()
         self._bytes -= _size(message)
+        self._is_begun = True
         return message
 
     async def send(self, message: Message) -> None:
@@ -201,7 +203,7 @@ class SocketInbox(_Inbox):
     def _on_farewell(self, handling: trio.CancelScope) -> None:
         if self._is_closing:
             return
-        if self._waiting or self._messages:
+        if self._is_begun and (self._waiting or self._messages):
             handling.deadline = trio.current_time() + _FAREWELL_TIME
         else:
             handling.cancel()
