@@ -30,7 +30,7 @@ from ._known import CookieAction, Known
 from ._leases import Lease
 from ._locks import HeldLock, Locks
 from ._states import Action, State, step
-from ._working import Level, WorkingCopy
+from ._working import Change, Level, WorkingCopy
 from .abc import Codec, Loaded, SessionStore
 
 __all__ = ["Engine", "Lifecycle"]
@@ -302,47 +302,49 @@ class Lifecycle:
 
     async def _commit(self, hold: _Hold) -> None:
         """Decide what the commit is to do, and have it done."""
-        engine, known, work = self._engine, self._known, hold.work
-        loaded = hold.lock.loaded
-        stored = loaded.blob is not None
-        moves = stored and (work.regenerate or (work.cleared and bool(work.data)))
-        id = engine.ids.new(like=hold.id) if moves else hold.id
-        key = engine.ids.key(id) if moves else hold.lock.lease.key
+        engine, work = self._engine, hold.work
+        old = hold.lock.loaded.blob
+        change = work.change(stored=old is not None)
+        id = engine.ids.new(like=hold.id) if change is Change.MOVE else hold.id
+        key = engine.ids.key(id) if change is Change.MOVE else hold.lock.lease.key
         blob = engine.codec.encode(work.data, context=key.encode())
-        changed = blob != loaded.blob if stored else bool(work.data)
-        ends = work.cleared and not work.data
-        if known.ended is not None and (changed or work.regenerate or (ends and known.ended == "replaced")):
-            raise SessionEndedError(known.ended)
-        if not (ends or changed or moves):
-            await engine.locks.end_unchanged(hold.lock)
-            return
-        if not ends and self._sealed and (moves or not stored):
+        if change is Change.WRITE and blob == old:
+            change = Change.NOTHING
+        self._refuse(change, work, blob, stored=old is not None)
+        destroyed: EndReason = "orphaned" if self._sealed else "destroyed"
+        self._flight = trio.Event()  # the start of the response waits for it: there may be a new cookie
+        try:
+            match change:
+                case Change.WRITE:
+                    self._known.committed(id, await engine.locks.commit(hold.lock, blob))
+                case Change.MOVE:
+                    reason = destroyed if work.cleared else "replaced"
+                    self._known.committed(id, await engine.locks.rotate(hold.lock, key, blob, reason))
+                case Change.END if old is not None:
+                    await engine.locks.destroy(hold.lock, destroyed)
+                    self._known.cleared()
+                case _:
+                    await engine.locks.end_unchanged(hold.lock)
+                    if change is Change.END and self._known.ended is None:
+                        self._known.cleared()
+        finally:
+            self._flight.set()
+            self._flight = None
+
+    def _refuse(self, change: Change, work: WorkingCopy, blob: bytes, *, stored: bool) -> None:
+        """Raise what stands against a change."""
+        ended = self._known.ended
+        if ended is not None:
+            # Ending what is gone is no error; but what was replaced lives on under an id that we do not know.
+            if change is Change.WRITE or work.regenerate or (change is Change.END and ended == "replaced"):
+                raise SessionEndedError(ended)
+        elif self._sealed and (change is Change.MOVE or (change is Change.WRITE and not stored)):
             raise SessionFinishedError(
                 "the change needs a new session cookie, but the response has started; "
                 "commit the first change, or the new id, before the response"
             )
-        if len(blob) > engine.config.max_size:
-            raise SessionTooLargeError(len(blob), engine.config.max_size)
-        destroyed: EndReason = "orphaned" if self._sealed else "destroyed"
-        self._flight = trio.Event()
-        try:
-            if not ends:
-                if moves:
-                    reason = destroyed if work.cleared else "replaced"
-                    record = await engine.locks.rotate(hold.lock, key, blob, reason)
-                else:
-                    record = await engine.locks.commit(hold.lock, blob)
-                known.committed(id, record)
-                return
-            if stored:
-                await engine.locks.destroy(hold.lock, destroyed)
-            else:
-                await engine.locks.end_unchanged(hold.lock)
-            if known.ended is None:
-                known.cleared()
-        finally:
-            self._flight.set()
-            self._flight = None
+        if len(blob) > self._engine.config.max_size:
+            raise SessionTooLargeError(len(blob), self._engine.config.max_size)
 
     async def _change(self, change: Callable[[WorkingCopy], T], *, decode: bool = True) -> T:
         """Lock, change, commit; inside a lock of this task just change."""

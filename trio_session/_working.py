@@ -6,9 +6,19 @@ Inner levels are savepoints of one dict: its identity never changes, so whoever 
 from __future__ import annotations
 
 from copy import deepcopy
+from enum import Enum, auto
 from typing import Any
 
-__all__ = ["Level", "WorkingCopy"]
+__all__ = ["Change", "Level", "WorkingCopy"]
+
+
+class Change(Enum):
+    """What a commit is to do with the record."""
+
+    NOTHING = auto()
+    WRITE = auto()  # under the id it has
+    MOVE = auto()  # to a new id
+    END = auto()
 
 
 class Level:
@@ -60,3 +70,11 @@ class WorkingCopy:
         self.data.clear()
         self.cleared = True
         self.regenerate = False
+
+    def change(self, *, stored: bool) -> Change:
+        """What the commit of the outermost level comes to; `stored`: there is a record."""
+        if self.cleared and not self.data:
+            return Change.END
+        if stored and (self.regenerate or self.cleared):
+            return Change.MOVE
+        return Change.WRITE if stored or self.data else Change.NOTHING
