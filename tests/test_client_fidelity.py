@@ -86,7 +86,10 @@ async def hypercorn(app: ASGIApp) -> AsyncIterator[str]:
 
 async def ask_hypercorn(script: Script, method: str, path: str, **options: Any) -> tuple[Log, object]:
     log: Log = []
-    async with hypercorn(app_of(script, log)) as address, httpx.AsyncClient(base_url=f"http://{address}", verify=False) as client:
+    async with (
+        hypercorn(app_of(script, log)) as address,
+        httpx.AsyncClient(base_url=f"http://{address}", verify=False) as client,
+    ):
         try:
             response = await client.request(method, path, **options)
         except httpx.RemoteProtocolError:

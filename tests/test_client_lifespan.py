@@ -180,7 +180,7 @@ async def test_a_startup_that_is_cancelled_is_over(autojump_clock: MockClock) ->
     assert app.events == ["lifespan.startup"]
 
 
-async def test_a_failed_startup_is_an_error_with_the_message() -> None:
+async def test_a_failed_startup_is_an_error_with_the_message(caplog: pytest.LogCaptureFixture) -> None:
     """The block does not run; sending the failure raises in the application, as it does on Hypercorn."""
     events: list[str] = []
 
@@ -197,6 +197,7 @@ async def test_a_failed_startup_is_an_error_with_the_message() -> None:
             pytest.fail("the block must not run")
     assert (caught.value.stage, caught.value.message) == ("startup", "no database")
     assert events == ["left"]
+    assert caplog.text == ""
 
 
 async def test_a_failed_startup_is_an_error_even_if_the_application_swallows_it() -> None:

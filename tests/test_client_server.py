@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import trio
-import trio.lowlevel
 from trio.testing import MockClock, assert_checkpoints, wait_all_tasks_blocked
 
 from trio_session._asgi import ASGIApp, Message, Receive, Scope, Send
@@ -273,15 +272,19 @@ async def test_the_applications_error_does_not_hide_the_cancellation(
 
 
 async def test_every_call_is_a_checkpoint() -> None:
-    """As everything async should be."""
+    """Of the client and of the application."""
 
     async def handle(story: Story, receive: Receive, send: Send) -> None:
-        await send(START)
+        with assert_checkpoints():
+            await receive()
+        with assert_checkpoints():
+            await send(START)
         await send({"type": "http.response.body", "body": b"x"})
 
     async with open_test_client(Story(handle)) as client:
         with assert_checkpoints():
             await client.get("/")
+        assert not client._server._running  # and nothing of it is kept
         async with client.stream("GET", "/") as response:
             await wait_all_tasks_blocked()
             with assert_checkpoints():

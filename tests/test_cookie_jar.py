@@ -291,6 +291,8 @@ def test_http_leaves_secure_cookies_alone(browser: Browser) -> None:
     assert browser.receive("a=2; Path=/", "http://sub.shop.example/") is None
     assert browser.receive("a=; Path=/; Domain=shop.example; Max-Age=0", HTTP) is None
     assert browser.sends("https://shop.example/deep") == "a=1"
+    browser.receive("c=1; Secure; Path=/", "https://sub.shop.example/")
+    assert browser.receive("c=2; Path=/; Domain=shop.example", HTTP) is None
     assert browser.receive("b=2", HTTP) is not None
     assert browser.receive("a=2", "http://other.example/") is not None
 

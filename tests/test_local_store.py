@@ -10,8 +10,9 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from trio_session import LocalStore, LockLostError, SessionStore
+from trio_session import LocalStore, LockLostError, SessionEndedError, SessionStore
 from trio_session._errors import EndReason
+from trio_session._local_store import _Lock
 from trio_session.abc import Committed, Lifetime, Loaded
 from trio_session.testing._checks import check_store
 
@@ -220,6 +221,61 @@ async def test_check_store_finds_broken_promises(
     @asynccontextmanager
     async def open_store() -> AsyncIterator[SessionStore]:
         yield Broken(**broken)
+
+    with pytest.raises(AssertionError) as caught:
+        await check_store(open_store, advance=trio.sleep)
+    assert promise in "".join(caught.value.__notes__).lower()
+
+
+class WithoutTokenCheck(Broken):
+    """Takes the lock from whoever has it."""
+
+    async def commit(
+        self, key: str, token: str, *, version: bytes, blob: bytes, life: Lifetime, heir: str | None = None
+    ) -> Committed:
+        self._store._locks.setdefault(key, _Lock()).grant(token, 1.0, trio.current_time())
+        return await super().commit(key, token, version=version, blob=blob, life=life)
+
+
+class WithoutVersionCheck(Broken):
+    """Writes over whatever is there."""
+
+    async def commit(
+        self, key: str, token: str, *, version: bytes, blob: bytes, life: Lifetime, heir: str | None = None
+    ) -> Committed:
+        record = self._store._records.get(key)
+        version = record.version if record is not None else version
+        return await super().commit(key, token, version=version, blob=blob, life=life)
+
+
+class WithWrongReasons(Broken):
+    """Refuses as it should, but tells the wrong story."""
+
+    async def commit(
+        self, key: str, token: str, *, version: bytes, blob: bytes, life: Lifetime, heir: str | None = None
+    ) -> Committed:
+        try:
+            return await super().commit(key, token, version=version, blob=blob, life=life)
+        except SessionEndedError:
+            raise SessionEndedError("orphaned") from None
+
+
+@pytest.mark.parametrize(
+    ("make", "promise"),
+    [
+        (WithoutTokenCheck, "a holder whose lease ended cannot write"),
+        (WithoutVersionCheck, "another version than the stored one is refused"),
+        (WithWrongReasons, "a record that expired while it was locked"),
+    ],
+)
+async def test_check_store_finds_holes_in_the_fence(
+    make: type[Broken], promise: str, autojump_clock: MockClock
+) -> None:
+    """The very checks that make a lock a lock."""
+
+    @asynccontextmanager
+    async def open_store() -> AsyncIterator[SessionStore]:
+        yield make()
 
     with pytest.raises(AssertionError) as caught:
         await check_store(open_store, advance=trio.sleep)

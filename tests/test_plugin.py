@@ -1,4 +1,4 @@
-"""The pytest plugin, in projects of its own: a pytest in a child process, with this plugin and pytest-trio and no other."""
+"""The pytest plugin, in projects of its own: a pytest in a child process, with this plugin and pytest-trio only."""
 
 from __future__ import annotations
 

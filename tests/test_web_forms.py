@@ -125,7 +125,7 @@ async def test_the_body_of_a_form(app: App) -> None:
         ("application/x-www-form-urlencoded", b"\xff"),
         ("multipart/form-data", part("a", "1") + END),
         ("multipart/form-data; boundary=", part("a", "1") + END),
-        ("multipart/form-data; boundary=\N{LATIN SMALL LETTER E WITH ACUTE}", part("a", "1") + END),
+        ('multipart/form-data; boundary="\N{LATIN SMALL LETTER E WITH ACUTE}"', part("a", "1") + END),
         ("multipart/form-data; boundary=AaB03x", b""),
         ("multipart/form-data; boundary=AaB03x", b"nothing of the kind"),
         ("multipart/form-data; boundary=AaB03x", part("a", "1")),

@@ -133,6 +133,26 @@ async def test_the_servers_own_cancellation_passes_through(app: App, notes: Note
     assert notes.entries in ([], ["sleeps", "cancelled"])
 
 
+async def test_an_error_while_the_server_cancels_comes_out_bare(app: App) -> None:
+    """Not in a group with the cancellation of whatever else runs for a request."""
+
+    class Broken:
+        def __init__(self, app: object) -> None:
+            pass
+
+        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+            try:
+                await trio.sleep_forever()
+            finally:
+                raise ValueError("clean-up")
+
+    app.add_middleware(Broken)
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        with pytest.raises(ValueError, match="clean-up"):
+            await ask(app)
+
+
 async def test_a_body_is_received_as_it_is_asked_for(app: App, nursery: trio.Nursery) -> None:
     """A handler that is slow to read slows down the client: nothing piles up in here."""
     more = trio.Semaphore(0)

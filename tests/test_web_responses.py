@@ -287,12 +287,17 @@ async def test_after_request_changes_every_response() -> None:
 
 
 async def test_a_broken_after_request_is_a_500(caplog: pytest.LogCaptureFixture) -> None:
-    """It is logged, the page says nothing, and the hooks are not run again; an abort() in it is an answer."""
+    """It is logged, the page says nothing, and the hooks are not run again; an abort() in it is an answer.
+
+    A stream that is not sent after all is closed.
+    """
     app = App(sessions=False)
     closed: list[str] = []
 
     @app.after_request
     async def broken(request: Request, response: Response) -> Response:
+        if request.path == "/replace":
+            return Response("replaced")
         if request.path == "/polite":
             abort(418)
         raise ValueError("secret")
@@ -317,6 +322,8 @@ async def test_a_broken_after_request_is_a_500(caplog: pytest.LogCaptureFixture)
     assert "secret" in caplog.text
     assert closed == ["closed"]
     assert (await ask(app, "/polite")).status == 418
+    assert (await ask(app, "/replace")).text == "replaced"
+    assert closed == ["closed"] * 3
 
 
 async def test_typed_handlers() -> None:

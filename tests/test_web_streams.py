@@ -254,8 +254,8 @@ async def test_hanging_up_is_a_cancellation_at_the_yield(nursery: trio.Nursery) 
     assert len(cleaned) == 2
 
 
-async def test_a_generator_that_swallows_everything_can_still_be_cancelled(autojump_clock: MockClock) -> None:
-    """A loop around a broken `send` must not hang the server: it ends at the deadline of whoever waits for it."""
+async def test_a_generator_that_swallows_everything_can_still_be_cancelled() -> None:
+    """A loop around a broken `send` must not hang the server: others go on, and it ends when it is cancelled."""
 
     class Broken(Peer):
         async def send(self, message: Message) -> None:
@@ -268,11 +268,13 @@ async def test_a_generator_that_swallows_everything_can_still_be_cancelled(autoj
             try:
                 yield "x"
             except OSError:
-                await trio.sleep(1)
+                pass
 
-    with trio.move_on_after(10) as scope:
-        await Broken(app_streaming(stubborn)).run()
-    assert scope.cancelled_caught
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(Broken(app_streaming(stubborn)).run)
+        for _ in range(10):
+            await trio.lowlevel.checkpoint()
+        nursery.cancel_scope.cancel()
 
 
 async def test_a_stream_is_closed_if_the_start_cannot_be_sent() -> None:

@@ -10,7 +10,7 @@ import trio.lowlevel
 from trio.testing import MockClock, assert_checkpoints, wait_all_tasks_blocked
 
 from trio_session._asgi import Message
-from trio_session._errors import LockTimeoutError
+from trio_session._errors import LockTimeoutError, SessionEndedError
 from trio_session.web import App, Request, Response, WebSocket, WebSocketClosed, abort
 
 from .web_peer import SocketPeer
@@ -195,7 +195,7 @@ async def test_after_the_end_there_is_only_the_end(
     assert caplog.records == []
 
 
-async def test_closing_ends_the_readers(app: App, nursery: trio.Nursery) -> None:
+async def test_closing_ends_the_readers(app: App, nursery: trio.Nursery, autojump_clock: MockClock) -> None:
     """A second task that waits for messages is freed by the peer's answer; what is left to do is not cancelled."""
     done: list[str] = []
 
@@ -218,7 +218,7 @@ async def test_closing_ends_the_readers(app: App, nursery: trio.Nursery) -> None
 
     peer = SocketPeer(app)
     nursery.start_soon(peer.run)
-    await wait_all_tasks_blocked(0.01)
+    await trio.sleep(2)
     peer.go(4001)
     await peer.returned.wait()
     assert done == ["read", "all"]
@@ -426,9 +426,11 @@ async def test_a_handler_that_raises_closes_with_1011(app: App, caplog: pytest.L
         await ws.accept()
         if kind == "aborts":
             abort(503)
-        raise ValueError("secret") if kind == "fails" else LockTimeoutError(1)
+        raise {"fails": ValueError("secret"), "times-out": LockTimeoutError(1), "ended": SessionEndedError("expired")}[
+            kind
+        ]
 
-    for kind in ("fails", "times-out"):
+    for kind in ("fails", "times-out", "ended"):
         peer = SocketPeer(app, f"/{kind}")
         await peer.run()
         assert peer.close_code == 1011
@@ -517,6 +519,7 @@ def _handshakes() -> Iterator[tuple[object, str, list[str], str, bool]]:
     yield SAME, "https://example.com.evil.example", here, "wss", False
     yield SAME, "https://evil.example.com", here, "wss", False
     yield SAME, "https://example.com@evil.example", here, "wss", False
+    yield SAME, "https://user@example.com", here, "wss", False  # no browser sends that
     yield SAME, "null", here, "ws", False
     yield SAME, "ftp://example.com", here, "ws", False
     yield SAME, "https://example.com:port", here, "wss", False

@@ -8,11 +8,13 @@ import struct
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from functools import partial
+from typing import Any
 
 import pytest
 import trio
+from trio.testing import wait_all_tasks_blocked
 
-from trio_session import Session, SessionManager, SessionMiddleware, get_session
+from trio_session import LocalStore, Session, SessionManager, SessionMiddleware, get_session
 from trio_session._asgi import ASGIApp, Receive, Scope, Send
 from trio_session.web import App, Request
 
@@ -153,3 +155,33 @@ async def test_clients_that_hang_up_leave_nothing_behind(make: Callable[[Visits]
         assert statuses == {200: REQUESTS - rude}
         assert await visits_of(manager, id) == visits.acknowledged
         assert REQUESTS - rude < visits.acknowledged < 1 + REQUESTS  # some hung up in time, some did not
+
+
+@both
+async def test_a_client_that_hangs_up_in_the_midst_of_a_commit(
+    make: Callable[[Visits], Served], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A commit that the store has begun is finished, and acknowledged: the handler ends later, if at all."""
+    visits = Visits()
+    app, manager_of = make(visits)
+    began, may_end = trio.Event(), trio.Event()
+    commit = LocalStore.commit
+
+    async def slow_commit(*args: Any, **options: Any) -> object:
+        began.set()
+        await may_end.wait()
+        return await commit(*args, **options)
+
+    async with serving(app) as url:
+        manager = manager_of()
+        assert manager is not None
+        empty = count_tasks()
+        id = await first_visit(url)
+        monkeypatch.setattr(LocalStore, "commit", slow_commit)
+        async with await connect(url) as stream:
+            await stream.send_all(request_head(id=id))
+            await began.wait()
+        await wait_all_tasks_blocked()  # the server knows, and so does the handler
+        may_end.set()
+        await eventually(lambda: at_rest(manager) and count_tasks() == empty)
+        assert await visits_of(manager, id) == visits.acknowledged == 2
