@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import suppress
 from types import TracebackType
 
 import pytest
@@ -265,10 +266,8 @@ async def test_a_generator_that_swallows_everything_can_still_be_cancelled() -> 
 
     async def stubborn() -> AsyncIterator[str]:
         while True:
-            try:
+            with suppress(OSError):
                 yield "x"
-            except OSError:
-                pass
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(Broken(app_streaming(stubborn)).run)

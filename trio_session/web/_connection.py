@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote
 
 from werkzeug.datastructures import Headers, MultiDict
@@ -42,16 +42,10 @@ class Connection(SansIORequest):
         self.server = None if server is None else (server[0], server[1])
         self.remote_addr = None if client is None else client[0]
 
-    if not TYPE_CHECKING:  # or every attribute would be taken for granted
-
-        def __getattr__(self, name: str) -> object:
-            """The headers are decoded when somebody asks for them."""
-            if name != "headers":
-                raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}")
-            self.headers = Headers(
-                [(key.decode("latin-1"), value.decode("latin-1")) for key, value in self.scope["headers"]]
-            )
-            return self.headers
+    @cached_property
+    def headers(self) -> Headers:
+        """The headers, decoded when somebody asks for them."""
+        return Headers([(key.decode("latin-1"), value.decode("latin-1")) for key, value in self.scope["headers"]])
 
     @cached_property
     def args(self) -> MultiDict[str, str]:

@@ -6,6 +6,7 @@ listening for that while the handler is busy with other things. So one task rece
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Awaitable, Callable
 from typing import final
@@ -31,7 +32,7 @@ _AHEAD_BYTES = 64 * 1024
 _FAREWELL_TIME = 5.0  # seconds
 
 
-class _Inbox:
+class _Inbox(ABC):
     """Receives in a task of its own while a block runs.
 
     Args:
@@ -69,8 +70,9 @@ class _Inbox:
         self._requests.unpark_all()
         return message
 
+    @abstractmethod
     async def send(self, message: Message) -> None:
-        await self._server_send(message)
+        """Send a message to the client."""
 
     async def serve(self, handle: Callable[[Receive, Send], Awaitable[None]]) -> None:
         """Run `handle` until it is done, or the client has gone. Exceptions come out bare."""
@@ -103,12 +105,15 @@ class _Inbox:
         self._messages.append(message)
         self._arrivals.unpark()
 
+    @abstractmethod
     def _wants_more(self) -> bool:
-        raise NotImplementedError
+        """Whether the next message is to be received."""
 
+    @abstractmethod
     def _on_farewell(self, handling: trio.CancelScope) -> None:
-        raise NotImplementedError
+        """The client has gone: cancel what is being done, or not."""
 
+    @abstractmethod
     async def _finish(self) -> None:
         """The handler is done, well or not."""
 
@@ -156,7 +161,6 @@ class RequestInbox(_Inbox):
         if self._is_draining:
             return
         self._is_draining = True
-        self._messages.clear()
         self._requests.unpark_all()
         if not self._is_complete and self._farewell is None:
             with trio.move_on_after(_DRAIN_TIME):
@@ -207,6 +211,9 @@ class SocketInbox(_Inbox):
             handling.deadline = trio.current_time() + _FAREWELL_TIME
         else:
             handling.cancel()
+
+    async def _finish(self) -> None:
+        """Nothing is left to do: Hypercorn forgets the messages of a WebSocket that is over."""
 
 
 def _size(message: Message) -> int:
