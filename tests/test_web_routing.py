@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import functools
-from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 from uuid import UUID
 
@@ -49,20 +47,6 @@ async def test_a_route_can_have_several_methods(app: App) -> None:
     assert (await ask(app, "/both")).text == "GET"
     assert (await ask(app, "/one")).text == "GET"
     assert (await ask(app, "/one", method="POST")).status == 405
-
-
-def test_decorators_return_the_handler_itself(app: App) -> None:
-    """A handler can be called, tested and registered again as if it had never been decorated."""
-
-    async def handler(request: Request) -> str:
-        return "hi"
-
-    async def talk(ws: WebSocket) -> None:
-        await ws.close()
-
-    assert app.get("/")(handler) is handler
-    assert app.post("/other")(handler) is handler
-    assert app.websocket("/ws")(talk) is talk
 
 
 async def test_values_in_the_path_are_converted_and_passed_by_name(app: App) -> None:
@@ -238,86 +222,6 @@ async def test_a_path_that_is_not_utf_8_is_400(app: App, path: str, raw_path: by
     assert (await ask(app, path, raw_path=raw_path)).status == status
 
 
-async def test_url_for_builds_paths(app: App) -> None:
-    """By function or by name; values that the path does not name become the query."""
-
-    @app.get("/users/<int:id>")
-    async def user(request: Request, id: int) -> str:
-        return ""
-
-    @app.websocket("/rooms/<name>")
-    async def room(ws: WebSocket, name: str) -> None:
-        pass
-
-    assert app.url_for(user, id=7) == "/users/7"
-    assert app.url_for("user", id=7, tab="a b") == "/users/7?tab=a+b"
-    assert app.url_for(room, name="x/y") == "/rooms/x/y"
-    with pytest.raises(LookupError, match="nobody"):
-        app.url_for("nobody")
-    with pytest.raises(LookupError):
-        app.url_for("user")
-
-
-def test_a_name_that_two_handlers_share_is_no_name(app: App) -> None:
-    """`url_for` does not guess; the functions themselves still work."""
-
-    def make() -> Callable[[Request], Awaitable[str]]:
-        async def index(request: Request) -> str:
-            return ""
-
-        return index
-
-    first, second = make(), make()
-    app.get("/first")(first)
-    app.get("/first-again")(first)
-    assert app.url_for("index") == "/first"
-    app.get("/second")(second)
-    app.get("/first-once-more")(first)
-    with pytest.raises(LookupError, match="several"):
-        app.url_for("index")
-    assert app.url_for(second) == "/second"
-
-
-async def test_handlers_without_a_name(app: App) -> None:
-    """A partial has none, and is served all the same."""
-
-    async def greet(word: str, request: Request) -> str:
-        return word
-
-    handler = functools.partial(greet, "hello")
-    app.get("/")(handler)
-    assert (await ask(app)).text == "hello"
-    assert app.url_for(handler) == "/"
-
-
-def test_handlers_have_to_be_async(app: App) -> None:
-    """A plain function is refused at once; a decorator around a coroutine function is not."""
-
-    def plain(request: Request) -> str:
-        return ""
-
-    async def proper(request: Request) -> str:
-        return ""
-
-    @functools.wraps(proper)
-    def around(request: Request) -> Awaitable[str]:
-        return proper(request)
-
-    with pytest.raises(TypeError, match="async def plain"):
-        app.get("/")(plain)  # type: ignore[type-var]  # that is the point  # pyright: ignore[reportArgumentType]
-    app.get("/")(around)
-
-
-def test_handlers_have_to_take_what_the_path_gives(app: App) -> None:
-    """A misspelt argument is found when the handler is registered, not when the first client comes."""
-
-    async def show(request: Request, ident: int) -> str:
-        return ""
-
-    with pytest.raises(TypeError, match="/users/<int:id>"):
-        app.get("/users/<int:id>")(show)
-
-
 def test_malformed_paths_are_refused(app: App) -> None:
     """Unknown converters and paths without a slash."""
 
@@ -386,17 +290,6 @@ async def test_middlewares_may_copy_the_scope(app: App) -> None:
     app.add_middleware(Copying, client="inner")
     app.add_middleware(Copying, client="outer")  # the last one is the outermost: its word is overwritten
     assert (await ask(app, "/3")).json() == [3, "inner"]
-
-
-async def test_generator_functions_are_handlers_too(app: App) -> None:
-    """What they yield is streamed."""
-
-    @app.get("/<int:n>")
-    async def count(request: Request, n: int) -> AsyncIterator[str]:
-        for i in range(n):
-            yield f"{i} "
-
-    assert (await ask(app, "/3")).text == "0 1 2 "
 
 
 async def test_unknown_kinds_of_scope_are_refused(app: App) -> None:

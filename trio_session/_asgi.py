@@ -32,11 +32,15 @@ _DRAIN_BYTES = 256 * 1024
 
 
 class RequestBody:
-    """Watches a request's body go by, and reads the rest of it when the response ends."""
+    """Watches a request's body go by, and reads the rest of it when the response ends.
 
-    def __init__(self, scope: Scope, receive: Receive) -> None:
+    Args:
+        drains: False if somebody further out does that already.
+    """
+
+    def __init__(self, scope: Scope, receive: Receive, *, drains: bool = True) -> None:
         self._receive = receive
-        self._ended = _has_no_body(scope)
+        self._ended = not drains or _has_no_body(scope)
 
     async def receive(self) -> Message:
         message = await self._receive()

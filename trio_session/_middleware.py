@@ -90,6 +90,7 @@ class SessionMiddleware:
         self._manager = manager
         self._autoload = autoload
         self._scope_key = scope_key
+        self._drains_bodies = True  # web.App does it itself
 
     @property
     def manager(self) -> SessionManager | None:
@@ -111,7 +112,7 @@ class SessionMiddleware:
 
     async def _serve_http(self, scope: Scope, receive: Receive, send: Send) -> None:
         session = self._attach(scope)
-        body = RequestBody(scope, receive)
+        body = RequestBody(scope, receive, drains=self._drains_bodies)
 
         async def send_with_session(message: Message) -> None:
             kind = message["type"]

@@ -1,7 +1,7 @@
 """What a session adds over a real server: Hypercorn's trio worker, 16 keep-alive clients with a session each.
 
-Servers run in processes of their own. One operation is a round of requests, one per client, all in flight at once. What
-counts is the servers' CPU time: they are what limits the throughput, so the ratio says how many requests fewer there are.
+Servers run in processes of their own. One operation is a round of requests, one per client, all in flight at once. The
+servers' CPU time counts: they are what limits the throughput, so the ratio says how many requests fewer there are.
 """
 
 from __future__ import annotations

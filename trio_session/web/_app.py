@@ -87,6 +87,7 @@ class App:
             self._middleware = SessionMiddleware(
                 self._enter_inside, config, manager=manager, autoload=lambda scope: match_of(scope).autoload
             )
+            self._middleware._drains_bodies = False  # the inbox does
             self._outside = self._middleware
 
     # -- routes ------------------------------------------------------------------------------------------------------

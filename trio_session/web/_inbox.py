@@ -40,6 +40,8 @@ class _Inbox(ABC):
         send: the server's.
     """
 
+    _end: Message  # what is received after the block
+
     def __init__(self, receive: Receive, send: Send) -> None:
         self._server_receive = receive
         self._server_send = send
@@ -87,6 +89,9 @@ class _Inbox(ABC):
                     raise
                 finally:
                     self._listening.cancel()
+                    # Who still asks, perhaps a task in the background, must not wait for ever.
+                    self._farewell = self._farewell or self._end
+                    self._arrivals.unpark_all()
 
     async def _listen(self, handling: trio.CancelScope) -> None:
         with self._listening:
@@ -126,6 +131,8 @@ class RequestInbox(_Inbox):
     queue of ten messages, and while that is full, its `send` of the last message never comes back. From then on a
     disconnect cancels nothing: servers announce one after every response, in the middle of that very `send`.
     """
+
+    _end: Message = {"type": "http.disconnect"}  # noqa: RUF012  # never changed
 
     def __init__(self, receive: Receive, send: Send) -> None:
         super().__init__(receive, send)
@@ -178,6 +185,8 @@ class SocketInbox(_Inbox):
     A handler that waits in `receive()`, or has not read everything yet, learns of the end there and gets a while to
     say goodbye. One that is busy with something else is cancelled at once.
     """
+
+    _end: Message = {"type": "websocket.disconnect", "code": 1006}  # noqa: RUF012  # never changed
 
     def __init__(self, receive: Receive, send: Send) -> None:
         super().__init__(receive, send)

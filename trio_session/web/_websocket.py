@@ -24,7 +24,7 @@ __all__ = ["WebSocket", "WebSocketClosed", "dispatch_websocket"]
 logger = logging.getLogger("trio_session.web")
 
 # RFC 6455, 7.4.1.
-_NORMAL, _POLICY, _INTERNAL = 1000, 1008, 1011
+_NORMAL, _ABNORMAL, _POLICY, _INTERNAL = 1000, 1006, 1008, 1011
 
 
 class WebSocketClosed(Exception):  # noqa: N818  # as trio.EndOfChannel: nobody did anything wrong
@@ -211,6 +211,9 @@ async def dispatch_websocket(scope: Scope, receive: Receive, send: Send) -> None
         await _end_badly(ws, error)
     else:
         await ws.close()
+    finally:
+        # Other tasks may know it: they find it closed, also if the handler was cancelled.
+        ws._closed = _ABNORMAL if ws._closed is None else ws._closed
 
 
 async def _end_badly(ws: WebSocket, error: Exception) -> None:
