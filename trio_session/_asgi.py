@@ -40,7 +40,7 @@ class RequestBody:
 
     def __init__(self, scope: Scope, receive: Receive, *, drains: bool = True) -> None:
         self._receive = receive
-        self._ended = not drains or _has_no_body(scope)
+        self.ended = not drains or _has_no_body(scope)
 
     async def receive(self) -> Message:
         message = await self._receive()
@@ -49,12 +49,12 @@ class RequestBody:
 
     def _note(self, message: Message) -> None:
         if message["type"] != "http.request" or not message.get("more_body", False):
-            self._ended = True
+            self.ended = True
 
     async def send_last(self, send: Send, message: Message) -> None:
         """Send the last message of the response, and read what is left of the request before and meanwhile."""
         await self.drain()
-        if self._ended:
+        if self.ended:
             await send(message)
             return
         with bare_exceptions():
@@ -65,13 +65,13 @@ class RequestBody:
 
     async def drain(self) -> None:
         """Read what is left of the request, but not for long."""
-        if not self._ended:
+        if not self.ended:
             with trio.move_on_after(_DRAIN_TIME):
                 await self._discard(_DRAIN_BYTES)
 
     async def _discard(self, limit: float) -> None:
         """Read on to the end of the body, or a little further than `limit` bytes."""
-        while not self._ended and limit > 0:
+        while not self.ended and limit > 0:
             message = await self._receive()
             self._note(message)
             limit -= len(message.get("body", b""))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import trio
@@ -31,7 +31,7 @@ from ._leases import Lease
 from ._locks import HeldLock, Locks
 from ._states import Action, State, step
 from ._working import Change, Level, WorkingCopy
-from .abc import Codec, Loaded, SessionStore
+from .abc import Codec, Lifetime, Loaded, SessionStore
 
 __all__ = ["Engine", "Lifecycle"]
 
@@ -50,6 +50,10 @@ class Engine:
     codec: Codec
     ids: Ids
     closed: bool = False
+    life: Lifetime = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.life = self.config.life
 
     def decode(self, blob: bytes, id: str) -> dict[str, Any]:
         try:
@@ -163,7 +167,7 @@ class Lifecycle:
         """What does the store have under our id? Of several ids the client sent, which one is it?"""
         engine, known = self._engine, self._known
         ids = known.candidates if known.ambiguous else (known.anchor_or_mint(engine.ids),)
-        found = [(id, await engine.store.load(engine.ids.key(id), life=engine.config.life)) for id in ids]
+        found = [(id, await engine.store.load(engine.ids.key(id), life=engine.life)) for id in ids]
         living = [(id, loaded) for id, loaded in found if loaded.blob is not None]
         if len(living) > 1:
             logger.warning("a request carried cookies of %d living sessions: it is served as anonymous", len(living))
@@ -324,7 +328,7 @@ class Lifecycle:
                     await engine.locks.destroy(hold.lock, destroyed)
                     self._known.cleared()
                 case _:
-                    await engine.locks.end_unchanged(hold.lock)
+                    engine.locks.end_unchanged(hold.lock)
                     if change is Change.END and self._known.ended is None:
                         self._known.cleared()
         finally:

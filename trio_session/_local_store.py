@@ -175,7 +175,7 @@ class LocalStore(SessionStore):
     async def commit(
         self, key: str, token: str, *, version: bytes, blob: bytes, life: Lifetime, heir: str | None = None
     ) -> Committed:
-        await trio.lowlevel.checkpoint()
+        await trio.lowlevel.checkpoint_if_cancelled()
         record = self._checked(key, token, version)
         now = self._clean()
         if record is None:
@@ -191,7 +191,7 @@ class LocalStore(SessionStore):
     async def rotate(
         self, key: str, token: str, *, version: bytes, new_key: str, blob: bytes, life: Lifetime, reason: EndReason
     ) -> bytes:
-        await trio.lowlevel.checkpoint()
+        await trio.lowlevel.checkpoint_if_cancelled()
         old = self._checked(key, token, version)
         now = self._clean()
         record = self._create(new_key, now)
@@ -203,7 +203,7 @@ class LocalStore(SessionStore):
         return record.version
 
     async def destroy(self, key: str, token: str, *, reason: EndReason) -> None:
-        await trio.lowlevel.checkpoint()
+        await trio.lowlevel.checkpoint_if_cancelled()
         if not self._holds(key, token):
             raise LockLostError("lease_expired")
         now = self._clean()

@@ -67,6 +67,7 @@ class Locks:
     def __init__(self, store: SessionStore, config: SessionConfig) -> None:
         self._store = store
         self._config = config
+        self._life = config.life
         self._gate = Gate(config.max_waiters)
         self.keeper = LeaseKeeper(store, lease=config.lock_lease, on_lapse=self._free)
         # A token is unique among all processes: a random name for this one, and a number.
@@ -112,7 +113,7 @@ class Locks:
         loaded = await self._gate.enter(key, token, block=block)
         try:
             if loaded is None and wanted():
-                loaded = await self._store.acquire(key, token, lease=config.lock_lease, life=config.life)
+                loaded = await self._store.acquire(key, token, lease=config.lock_lease, life=self._life)
         except BaseException:
             self._gate.leave(key)
             raise
@@ -148,15 +149,11 @@ class Locks:
             self._store.release(lease.key, lease.token)
             self._gate.leave(lease.key)
 
-    async def end_unchanged(self, held: HeldLock) -> None:
-        """Commit nothing: just end the lock.
-
-        Cancellation: none.
-        """
+    def end_unchanged(self, held: HeldLock) -> None:
+        """Commit nothing: just end the lock."""
         held.ended = True
         self._commits += 1
         self._free(held.lease)
-        await trio.lowlevel.cancel_shielded_checkpoint()
 
     async def commit(self, held: HeldLock, blob: bytes) -> Loaded:
         """Write `blob` and end the lock; the next task in our own queue may inherit it.
@@ -171,7 +168,7 @@ class Locks:
         committed = await self._landed_safely(
             held,
             self._store.commit(
-                lease.key, lease.token, version=held.loaded.version, blob=blob, life=self._config.life, heir=heir
+                lease.key, lease.token, version=held.loaded.version, blob=blob, life=self._life, heir=heir
             ),
         )
         record = Loaded(committed.version, blob, granted_at=started)
@@ -191,7 +188,7 @@ class Locks:
             version=held.loaded.version,
             new_key=new_key,
             blob=blob,
-            life=self._config.life,
+            life=self._life,
             reason=reason,
         )
         version = await self._landed_safely(held, rotation)

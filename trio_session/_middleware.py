@@ -120,7 +120,7 @@ class SessionMiddleware:
                 await send(await self._with_headers(message, session, scope))
             elif (kind == "http.response.body" and not message.get("more_body", False)) or kind in _LAST_MESSAGES:
                 session._roll_back_left_behind()
-                await body.send_last(send, message)
+                await (send(message) if body.ended else body.send_last(send, message))
             else:
                 await send(message)
 

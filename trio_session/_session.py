@@ -184,6 +184,7 @@ class Session(Lifecycle, Mapping[str, Any]):
         """
         hold = self._require(Action.COMMIT)
         await self._end(hold, hold.work.levels[-1])
+        await trio.lowlevel.cancel_shielded_checkpoint()
 
     async def rollback(self) -> None:
         """End one level without its changes; the outermost one gives back the lock.

@@ -81,10 +81,10 @@ class SessionStore(ABC):
     it is known by the token alone. `commit`, `rotate` and `destroy` check the token and write in one
     indivisible step, so a holder whose lease ended can never overwrite another's commit.
 
-    Every async method is a checkpoint and raises `StorageUnavailableError` if the store cannot be reached
-    (nothing was written then). Cancelling `load`, `acquire` or `renew` leaves nothing behind. The three
-    writing methods are called inside a shielded scope with a deadline: they should come to a definite
-    answer before it, as being cancelled there means that the outcome is unknown.
+    Every async method raises `StorageUnavailableError` if the store cannot be reached; nothing was written
+    then. `load`, `acquire` and `renew` are checkpoints, and cancelling them leaves nothing behind. The three
+    writing methods are called inside a shielded scope with a deadline, and need not let other tasks run:
+    they should come to a definite answer before it, as being cancelled there means that the outcome is unknown.
     """
 
     #: One sentence for the log at start if sessions are confined to this process, else None.

@@ -344,8 +344,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="an unread body is not read before the last message",
         file="trio_session/_asgi.py",
-        old="        await self.drain()\n        if self._ended:",
-        new="        if self._ended:",
+        old="        await self.drain()\n        if self.ended:",
+        new="        if self.ended:",
         tests=("tests/test_middleware.py::test_an_unread_body_is_read_before_the_last_message",),
     ),
     Mutant(
