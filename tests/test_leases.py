@@ -584,6 +584,26 @@ async def test_an_heir_that_gave_up_leaves_the_lock_free(autojump_clock: MockClo
         assert repr(store.store) == "<LocalStore 1 records, 0 locks>"
 
 
+async def test_a_lock_that_was_handed_on_slowly_is_renewed_at_once(autojump_clock: MockClock) -> None:
+    """Most of the heir's lease has passed while the store was asked; that is no reason to lose the lock."""
+    store = FaultyStore()
+    async with opened(store, lock_lease=3.0) as manager:
+        id = await stored(manager)
+        store.commit_delay = 2.5
+
+        async def take_a_while() -> None:
+            async with manager.session(id).locked() as data:
+                await trio.sleep(5)
+                data["n"] += 1
+
+        async with trio.open_nursery() as nursery, manager.session(id).locked() as data:
+            data["n"] = 10
+            nursery.start_soon(take_a_while)
+            await wait_all_tasks_blocked()
+        assert await n_of(manager, id) == 11
+        assert manager.statistics().locks_lost == 0
+
+
 async def test_a_lock_is_handed_on_without_asking_the_store(autojump_clock: MockClock) -> None:
     """Tasks of one process that wait for one session get it from each other, with the data."""
     store = FaultyStore()

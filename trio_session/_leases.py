@@ -73,6 +73,11 @@ class Lease:
         self._scope: trio.CancelScope | None = None
 
     @property
+    def granted_at(self) -> float:
+        """When the lease began, or was renewed last."""
+        return self.expires - self._duration
+
+    @property
     def guarded(self) -> bool:
         """A body is cancelled if the lease is lost."""
         return self._scope is not None
@@ -102,7 +107,7 @@ class Lease:
 
     def loss(self) -> LossReason | None:
         """Why the lock is lost, if it is. Once lost it stays lost."""
-        if self._lost is None:
+        if self._lost is None and not self.committing:
             now = trio.current_time()
             if now >= self._limit:
                 self.lose("hold_limit")
@@ -135,9 +140,10 @@ class LeaseKeeper:
         return list(self._held)
 
     def hold(self, lease: Lease) -> None:
-        if not self._held:
-            self._set_due(trio.current_time() + self._interval)
         self._held[lease] = None
+        due = lease.granted_at + self._interval  # which may be over: the answer of the store may have been slow
+        if due < self._due:
+            self._set_due(due)
 
     def drop(self, lease: Lease) -> bool:
         """Stop renewing; False if that was done already."""
@@ -162,7 +168,7 @@ class LeaseKeeper:
     async def _tend(self) -> None:
         started = trio.current_time()
         for lease in self.leases():
-            if lease.loss() is not None and lease.expires <= started and not lease.committing:
+            if lease.loss() is not None and lease.expires <= started:
                 self._on_lapse(lease)
         alive = [lease for lease in self._held if lease.loss() is None]
         if alive:
@@ -170,10 +176,14 @@ class LeaseKeeper:
         self._set_due(self._next_due(started))
 
     def _next_due(self, started: float) -> float:
-        if not self._held:
-            return inf
-        lapses = (lease.expires for lease in self._held if lease.loss() is not None and not lease.committing)
-        return min([started + self._interval, *lapses])
+        """When the next lease is to be looked after, given that all were at `started`."""
+        return min((self._due_of(lease, started) for lease in self._held), default=inf)
+
+    def _due_of(self, lease: Lease, started: float) -> float:
+        if lease.loss() is not None:
+            return lease.expires
+        # One that could not be renewed is tried again after an interval; a newer one is due in its own time.
+        return max(lease.granted_at, started) + self._interval
 
     async def _renew(self, leases: list[Lease], started: float) -> None:
         locks = [(lease.key, lease.token) for lease in leases]
@@ -184,10 +194,10 @@ class LeaseKeeper:
                 logger.warning("%d session locks could not be renewed: %s", len(leases), error)
                 return
             for lease, held in zip(leases, renewed, strict=True):
-                if lease not in self._held or lease.committing:
+                if lease not in self._held:
                     continue  # its end overtook our question
                 if held:
                     lease.extend(started)
-                else:
+                elif not lease.committing:
                     lease.lose("lease_expired")
                     self._on_lapse(lease)
