@@ -229,12 +229,17 @@ async def test_errors_of_the_users_middlewares_come_out_bare(app: App) -> None:
         await ask(app)
 
 
-def test_apps_without_sessions_take_no_settings_for_them() -> None:
-    """A config that nobody reads would be a silent mistake."""
+async def test_sessions_can_be_switched_off_with_one_word() -> None:
+    """Whatever else is configured: the rest of the call may stay as it is."""
     from trio_session import SessionConfig
 
-    with pytest.raises(ValueError, match="sessions=False"):
-        App(SessionConfig(), sessions=False)
+    app = App(SessionConfig(), sessions=False)
+
+    @app.get("/")
+    async def show(request: Request) -> str:
+        return "served"
+
+    assert (await ask(app)).text == "served"
 
 
 async def test_without_sessions_the_session_says_how_to_get_one(app: App) -> None:

@@ -56,7 +56,7 @@ class App:
     Args:
         config: None for `SessionConfig.from_env()`, read now.
         manager: an open session manager of your own, which is used and never closed.
-        sessions: False for an application without any.
+        sessions: False for an application without any; what is configured does not matter then.
 
     Attributes:
         max_content_length: see `Request`; for every request, unless its handler says otherwise.
@@ -70,8 +70,6 @@ class App:
     def __init__(
         self, config: SessionConfig | None = None, *, manager: SessionManager | None = None, sessions: bool = True
     ) -> None:
-        if not sessions and (config is not None or manager is not None):
-            raise ValueError("sessions=False has no use for a config or a manager")
         self.max_content_length = Request.max_content_length
         self.max_form_memory_size = Request.max_form_memory_size
         self.max_form_parts = Request.max_form_parts
