@@ -22,8 +22,9 @@ async def manager() -> AsyncIterator[SessionManager]:
 
 def is_guarded(session: Session) -> bool:
     """Whether the loss of the lock would cancel something."""
-    assert session._hold is not None
-    return session._hold.lock.lease.guarded
+    hold = session._mine()
+    assert hold is not None
+    return hold.lock.lease.guarded
 
 
 @asynccontextmanager

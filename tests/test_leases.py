@@ -314,8 +314,9 @@ async def test_the_store_refuses_a_late_commit_by_itself(mock_clock: MockClock) 
         id = await stored(one)
         held = one.session(id)
         await held.lock()
-        assert held._hold is not None
-        held._hold.lock.lease.expires = float("inf")  # a clock that stands still
+        hold = held._mine()
+        assert hold is not None
+        hold.lock.lease.expires = float("inf")  # a clock that stands still
         held["n"] = 100
         mock_clock.jump(6)
         await wait_all_tasks_blocked()

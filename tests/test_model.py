@@ -343,7 +343,7 @@ class TwoSessions(RuleBasedStateMachine):
             if self.idle(name):
                 seen = self.told(name, self._look).result.unwrap()
                 assert seen == (self.committed if hold is None else hold.data)
-            assert self.actors[name].session.is_locked is (hold is not None)
+            assert self.actors[name].session.is_locked is (hold is not None and not hold.lost)
         statistics = self.manager.statistics()
         assert statistics.tasks_waiting == len(self.waiting)
         assert statistics.locks_held == (self.holder() is not None)

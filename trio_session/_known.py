@@ -50,6 +50,7 @@ class Known:
         "_removed",
         "_renewed",
         "_sent",
+        "_sent_ids",
         "anchor",
         "candidates",
         "ended",
@@ -68,6 +69,7 @@ class Known:
         self.read = False
         self.epoch = 0
         self._sent = sent
+        self._sent_ids = candidates
         self._decode = decode
         self._minted = False  # the anchor was made here, and nothing is stored under it yet
         self._renewed = False  # the id is new or its expiry was slid: the browser should hear of it
@@ -106,8 +108,9 @@ class Known:
         self.stored = loaded.blob is not None
         if self.stored:
             self.anchor = id
+            # Minted, and there is a record: a commit that nobody knew the outcome of has landed.
+            self._renewed = self._renewed or loaded.slid or self._minted
             self._minted = False
-            self._renewed = self._renewed or loaded.slid
         elif loaded.ended is not None:
             self.anchor = id
             self.ended = loaded.ended
@@ -127,6 +130,11 @@ class Known:
         self.anchor = None
         self.stored = self._minted = self._renewed = False
         self._removed = True
+
+    @property
+    def confirms(self) -> bool:
+        """The cookie would only prolong the id that the client sent."""
+        return self.stored and self._renewed and self.anchor in self._sent_ids
 
     def _set(self, blob: bytes | None) -> None:
         self.candidates = ()

@@ -78,6 +78,11 @@ class Lease:
         return self.expires - self._duration
 
     @property
+    def lost(self) -> bool:
+        """The loss is known; unlike `loss()` this does not look at the clock, so threads may ask."""
+        return self._lost is not None
+
+    @property
     def guarded(self) -> bool:
         """A body is cancelled if the lease is lost."""
         return self._scope is not None
@@ -94,8 +99,14 @@ class Lease:
     def extend(self, granted_at: float) -> None:
         """The lease was renewed by a request sent at `granted_at`."""
         self.expires = granted_at + self._duration
-        if self._scope is not None:
+        if self._scope is not None and not self.committing:
             self._scope.deadline = self.deadline
+
+    def end(self) -> None:
+        """Its end was asked for: time no longer counts, only the store's answer does."""
+        self.committing = True
+        if self._scope is not None:
+            self._scope.deadline = inf
 
     def lose(self, reason: LossReason) -> None:
         """The lock is gone: cancel the body."""
@@ -150,6 +161,7 @@ class LeaseKeeper:
         if lease not in self._held:
             return False
         del self._held[lease]
+        lease.end()
         if not self._held:
             self._set_due(inf)
         return True
@@ -167,13 +179,14 @@ class LeaseKeeper:
 
     async def _tend(self) -> None:
         started = trio.current_time()
+        self._due = inf  # until a lease comes meanwhile
         for lease in self.leases():
             if lease.loss() is not None and lease.expires <= started:
                 self._on_lapse(lease)
         alive = [lease for lease in self._held if lease.loss() is None]
         if alive:
             await self._renew(alive, started)
-        self._set_due(self._next_due(started))
+        self._set_due(min(self._due, self._next_due(started)))
 
     def _next_due(self, started: float) -> float:
         """When the next lease is to be looked after, given that all were at `started`."""
@@ -193,10 +206,13 @@ class LeaseKeeper:
             except StorageUnavailableError as error:
                 logger.warning("%d session locks could not be renewed: %s", len(leases), error)
                 return
+            except Exception:  # a service that raised would end every session of this process
+                logger.exception("%d session locks could not be renewed", len(leases))
+                return
             for lease, held in zip(leases, renewed, strict=True):
                 if lease not in self._held:
                     continue  # its end overtook our question
-                if held:
+                if held and lease.loss() is None:
                     lease.extend(started)
                 elif not lease.committing:
                     lease.lose("lease_expired")

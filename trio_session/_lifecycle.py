@@ -9,60 +9,39 @@ from __future__ import annotations
 import logging
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from math import inf
 from typing import Any, TypeVar
 
 import trio
 from trio.lowlevel import Task
 
-from ._config import SessionConfig
+from ._engine import Engine
 from ._errors import (
     EndReason,
     LockLostError,
     LockTimeoutError,
-    SessionDataError,
     SessionEndedError,
     SessionFinishedError,
     SessionTooLargeError,
+    StorageUnavailableError,
 )
-from ._ids import Ids
 from ._known import CookieAction, Known
 from ._leases import Lease
-from ._locks import HeldLock, Locks
+from ._locks import HeldLock
 from ._states import Action, State, step
 from ._working import Change, Level, WorkingCopy
-from .abc import Codec, Lifetime, Loaded, SessionStore
+from .abc import Loaded
 
-__all__ = ["Engine", "Lifecycle"]
+__all__ = ["Lifecycle"]
 
 logger = logging.getLogger("trio_session")
 
 T = TypeVar("T")
 
-
-@dataclass(slots=True)
-class Engine:
-    """What all sessions of one manager share."""
-
-    config: SessionConfig
-    store: SessionStore
-    locks: Locks
-    codec: Codec
-    ids: Ids
-    closed: bool = False
-    life: Lifetime = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.life = self.config.life
-
-    def decode(self, blob: bytes, id: str) -> dict[str, Any]:
-        try:
-            return self.codec.decode(blob, context=self.ids.key(id).encode())
-        except SessionDataError:
-            if self.config.undecodable == "raise":
-                raise
-            logger.warning("a session record that cannot be decoded reads as empty (undecodable='discard')")
-            return {}
+# A cookie that prolongs an id goes out without asking again if a commit under that id is no older than this. Within
+# this time a login elsewhere and this response can cross on the network anyway.
+_STILL_TRUE = 0.1  # seconds
 
 
 @dataclass(slots=True, eq=False)
@@ -87,12 +66,14 @@ class Lifecycle:
         sent: the client sent a cookie of our name at all.
     """
 
-    __slots__ = ("_engine", "_finished", "_flight", "_hold", "_known", "_sealed", "_used")
+    __slots__ = ("_engine", "_finished", "_flight", "_holds", "_known", "_sealed", "_used", "_written_at")
 
     def __init__(self, engine: Engine, candidates: tuple[str, ...], *, sent: bool) -> None:
         self._engine = engine
         self._known = Known(candidates, sent=sent, decode=engine.decode)
-        self._hold: _Hold | None = None
+        # By task: one that holds the lock, and those that have lost it and not noticed yet.
+        self._holds: dict[Task, _Hold] = {}
+        self._written_at = -inf  # when a commit of ours landed last
         self._flight: trio.Event | None = None  # set when the commit under way has landed
         self._sealed = False  # the response has started: no cookie can be sent any more
         self._finished = False  # the request is over
@@ -101,14 +82,17 @@ class Lifecycle:
     # -- where we are ------------------------------------------------------------------------------------------------
 
     def _mine(self) -> _Hold | None:
-        """The hold, if it belongs to the calling task."""
-        hold = self._hold
-        if hold is None:
+        """The calling task's hold."""
+        if not self._holds:
             return None
         try:
-            return hold if hold.task is trio.lowlevel.current_task() else None
+            return self._holds.get(trio.lowlevel.current_task())
         except RuntimeError:
             return None  # a worker thread: it may read
+
+    def _held(self) -> bool:
+        """Some task of this request holds the lock, and has not lost it."""
+        return any(hold.lock.lease.loss() is None for hold in self._holds.values())
 
     def _state(self) -> State:
         hold = self._mine()
@@ -150,17 +134,14 @@ class Lifecycle:
     async def _load(self) -> None:
         """Read what is stored; it is decoded only when somebody looks at it."""
         known = self._known
-        if self._hold is not None:
-            await trio.lowlevel.checkpoint()  # the holder's data is the newest there is
-            return
-        if known.anchor is None and not known.ambiguous:
-            await trio.lowlevel.checkpoint()
+        if self._held() or (known.anchor is None and not known.ambiguous):
+            await trio.lowlevel.checkpoint()  # the holder's data is the newest there is; or there is nothing to ask for
             if not known.read:
                 known.learn(None, Loaded())
             return
         epoch = known.epoch
         id, loaded = await self._ask()
-        if known.epoch == epoch and self._hold is None:
+        if known.epoch == epoch and not self._held():
             known.learn(id, loaded)  # else something newer has been heard in the meantime
 
     async def _ask(self) -> tuple[str | None, Loaded]:
@@ -200,13 +181,18 @@ class Lifecycle:
                     if guards:
                         lease.guard(None)
         except trio.Cancelled:
-            if lease.loss() is not None:
-                logger.warning("in a block that was cancelled anyway: %s", _lost(lease))
+            _log_loss(lease)
             raise
         if scope is not None and scope.cancelled_caught:
             raise _lost(lease) from None
-        if hold.has(level):
+        if not hold.has(level):
+            _refuse_lost(hold)  # else it was ended inside the block, on purpose
+            return
+        try:
             await self._end(hold, level)
+        except trio.Cancelled:
+            _log_loss(lease)
+            raise
 
     async def _enter(self, timeout: float | None, *, block: bool, decode: bool = True) -> tuple[_Hold, Level]:
         """Take the lock, or go one level deeper."""
@@ -254,8 +240,9 @@ class Lifecycle:
                 engine.locks.discard(lock)
                 raise
             known.learn(id, lock.loaded)
-            self._hold = _Hold(trio.lowlevel.current_task(), id, lock, WorkingCopy(data))
-            return self._hold
+            hold = _Hold(trio.lowlevel.current_task(), id, lock, WorkingCopy(data))
+            self._holds[hold.task] = hold
+            return hold
 
     def _unwind(self, hold: _Hold, level: Level) -> None:
         """End a level, and those inside it, without their changes. Works in a cancelled task."""
@@ -274,8 +261,8 @@ class Lifecycle:
     def _release(self, hold: _Hold) -> None:
         """The lock is over, for us."""
         self._engine.locks.give_back(hold.lock)
-        if self._hold is hold:  # else we had lost it, and somebody else has it by now
-            self._hold = None
+        if self._holds.get(hold.task) is hold:
+            del self._holds[hold.task]
 
     async def _end(self, hold: _Hold, level: Level) -> None:
         """End a level with its changes. In any case it is ended.
@@ -332,6 +319,7 @@ class Lifecycle:
                     if change is Change.END and self._known.ended is None:
                         self._known.cleared()
         finally:
+            self._written_at = trio.current_time()
             self._flight.set()
             self._flight = None
 
@@ -347,7 +335,7 @@ class Lifecycle:
                 "the change needs a new session cookie, but the response has started; "
                 "commit the first change, or the new id, before the response"
             )
-        if len(blob) > self._engine.config.max_size:
+        if change in {Change.WRITE, Change.MOVE} and len(blob) > self._engine.config.max_size:
             raise SessionTooLargeError(len(blob), self._engine.config.max_size)
 
     async def _change(self, change: Callable[[WorkingCopy], T], *, decode: bool = True) -> T:
@@ -358,34 +346,48 @@ class Lifecycle:
             _refuse_lost(hold)
             return change(hold.work)
         async with self._locked(None, decode=decode):
-            hold = self._mine()
-            assert hold is not None
-            return change(hold.work)
+            return change(self._require(Action.SET).work)
 
     # -- what the middleware asks for --------------------------------------------------------------------------------
 
     async def _seal(self) -> CookieAction:
         """The response is about to start: what is it to do with the cookie? Later commits cannot change it."""
+        await self._landed()
+        action = None
+        if self._known.confirms and trio.current_time() > self._written_at + _STILL_TRUE:
+            # Another request, a login, may have replaced the id in the meantime: its cookie must not be overwritten.
+            try:
+                await self._load()
+                await self._landed()
+            except StorageUnavailableError:
+                action = CookieAction.NOTHING
+        self._sealed = True
+        return action or self._known.cookie()
+
+    async def _landed(self) -> None:
         while self._flight is not None:
             await self._flight.wait()
-        self._sealed = True
-        return self._known.cookie()
 
     def _roll_back_left_behind(self) -> None:
         """The last of the response is about to leave: nobody can still mean to end an explicit lock."""
-        hold = self._hold
-        if hold is not None and not hold.lock.ended and not hold.lock.lease.guarded:
-            logger.warning("a lock() was left behind by its request; its changes are rolled back")
-            self._release(hold)
+        self._end_holds("a lock() was left behind by its request; its changes are rolled back", guarded=False)
 
     def _finish(self) -> None:
         """The request is over: whatever lock is left is rolled back, whichever task has it."""
         self._finished = True
-        hold = self._hold
-        if hold is not None and not hold.lock.ended:
-            logger.warning("a lock outlived its request; its changes are rolled back")
-            hold.lock.lease.lose("request_ended")
-            self._release(hold)
+        self._end_holds("a lock outlived its request; its changes are rolled back", guarded=True)
+
+    def _end_holds(self, warning: str, *, guarded: bool) -> None:
+        for hold in list(self._holds.values()):
+            if not hold.lock.ended and (guarded or not hold.lock.lease.guarded):
+                logger.warning(warning)
+                hold.lock.lease.lose("request_ended")
+                self._release(hold)
+
+
+def _log_loss(lease: Lease) -> None:
+    if lease.loss() is not None and not lease.guarded:  # guarded: it is an outer block's to tell
+        logger.warning("in a block that was cancelled anyway: %s", _lost(lease))
 
 
 def _lost(lease: Lease) -> LockLostError:

@@ -77,9 +77,7 @@ class LocalStore(SessionStore):
         max_sessions: records kept at most. A record takes about half a kilobyte beside its data.
     """
 
-    confinement: ClassVar[str | None] = (
-        "sessions live in this process only; with more than one worker process use SESSION_DRIVER=redis"
-    )
+    confinement: ClassVar[str | None] = "sessions live in this process only: serve with one worker process"
 
     def __init__(self, *, max_sessions: int = 1_048_576) -> None:
         self._max_sessions = max_sessions
@@ -118,8 +116,8 @@ class LocalStore(SessionStore):
     # -- locks -----------------------------------------------------------------------------------------------------
 
     async def acquire(self, key: str, token: str, *, lease: float, life: Lifetime) -> Loaded:
-        await trio.lowlevel.checkpoint()
         try:
+            await trio.lowlevel.checkpoint()
             while True:
                 lock = self._locks.get(key)
                 if lock is None:
@@ -176,8 +174,8 @@ class LocalStore(SessionStore):
         self, key: str, token: str, *, version: bytes, blob: bytes, life: Lifetime, heir: str | None = None
     ) -> Committed:
         await trio.lowlevel.checkpoint_if_cancelled()
-        record = self._checked(key, token, version)
         now = self._clean()
+        record = self._checked(key, token, version)
         if record is None:
             record = self._create(key, now)
         self._write(key, record, blob, now, life)

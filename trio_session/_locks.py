@@ -78,12 +78,13 @@ class Locks:
         self._locks_lost = 0
         self._lock_timeouts = 0
         self._in_flight = 0
+        self._asking = 0  # tasks that have passed the gate and wait for the store
         self._landed = trio.Event()
 
     def statistics(self) -> SessionStatistics:
         return SessionStatistics(
             locks_held=len(self.keeper),
-            tasks_waiting=self._gate.tasks_waiting,
+            tasks_waiting=self._gate.tasks_waiting + self._asking,
             commits=self._commits,
             rollbacks=self._rollbacks,
             locks_lost=self._locks_lost,
@@ -113,7 +114,11 @@ class Locks:
         loaded = await self._gate.enter(key, token, block=block)
         try:
             if loaded is None and wanted():
-                loaded = await self._store.acquire(key, token, lease=config.lock_lease, life=self._life)
+                self._asking += 1
+                try:
+                    loaded = await self._store.acquire(key, token, lease=config.lock_lease, life=self._life)
+                finally:
+                    self._asking -= 1
         except BaseException:
             self._gate.leave(key)
             raise
@@ -165,18 +170,24 @@ class Locks:
         lease = held.lease
         heir = self._gate.next_in_line(lease.key)
         started = trio.current_time()
-        committed = await self._landed_safely(
-            held,
-            self._store.commit(
-                lease.key, lease.token, version=held.loaded.version, blob=blob, life=self._life, heir=heir
-            ),
-        )
+        try:
+            committed = await self._landed_safely(
+                held,
+                self._store.commit(
+                    lease.key, lease.token, version=held.loaded.version, blob=blob, life=self._life, heir=heir
+                ),
+            )
+        except CommitUnknownError:
+            if heir is not None:
+                self._store.release(lease.key, heir)  # it may have been handed on; the heir has yet to ask
+            raise
         record = Loaded(committed.version, blob, granted_at=started)
         if heir is None or not committed.handed_on:
             self._free(lease)
         else:
             self.keeper.drop(lease)
-            if not self._gate.leave(lease.key, heir=heir, inheritance=record):
+            fresh = trio.current_time() - started < self._config.lock_lease / 3
+            if not self._gate.leave(lease.key, heir=heir, inheritance=record if fresh else None):
                 self._store.release(lease.key, heir)  # the heir gave up while the store was asked
         return record
 
@@ -202,7 +213,8 @@ class Locks:
 
     async def _landed_safely(self, held: HeldLock, write: Awaitable[T]) -> T:
         """What all writes have in common: they cannot be cancelled, they are bounded, and they fail clean."""
-        held.ended = held.lease.committing = True
+        held.ended = True
+        held.lease.end()
         self._in_flight += 1
         try:
             with trio.CancelScope(shield=True, deadline=trio.current_time() + self._config.commit_timeout):
@@ -227,9 +239,10 @@ class Locks:
 
         Cancellation: none; bounded by `commit_timeout`.
         """
+        for lease in self.keeper.leases():
+            if not lease.committing:
+                lease.lose("request_ended")
+                self._free(lease)
         with trio.CancelScope(shield=True):
             while self._in_flight:
                 await self._landed.wait()
-        for lease in self.keeper.leases():
-            lease.lose("request_ended")
-            self._free(lease)

@@ -9,9 +9,9 @@ from typing import final
 
 from ._codec import MsgpackCodec
 from ._config import SessionConfig
+from ._engine import Engine
 from ._errors import ConfigError
 from ._ids import Ids
-from ._lifecycle import Engine
 from ._local_store import LocalStore
 from ._locks import Locks, SessionStatistics
 from ._session import Session

@@ -29,6 +29,8 @@ logger = logging.getLogger("trio_session")
 
 SCOPE_KEY = "trio_session"
 
+NOT_TRIO = "trio_session runs on trio only: serve the application with `hypercorn -k trio`"
+
 # What a client that is turned away because the store is down is told to wait.
 _RETRY_AFTER = b"1"  # second
 
@@ -140,8 +142,13 @@ class SessionMiddleware:
         session = self._attach(scope)
 
         async def send_with_session(message: Message) -> None:
-            if message["type"] in {"websocket.accept", "websocket.http.response.start"}:
+            kind = message["type"]
+            if kind in {"websocket.accept", "websocket.http.response.start"}:
                 message = await self._with_headers(message, session, scope)
+            elif kind == "websocket.close" or (
+                kind == "websocket.http.response.body" and not message.get("more_body", False)
+            ):
+                session._roll_back_left_behind()
             await send(message)
 
         try:
@@ -155,6 +162,8 @@ class SessionMiddleware:
             session._finish()
 
     def _attach(self, scope: Scope) -> Session:
+        if not trio.lowlevel.in_trio_run():
+            raise SessionStateError(NOT_TRIO)
         if self._manager is None:
             raise SessionStateError(
                 "the session manager is not open: run the application on a server that speaks lifespan, "
@@ -193,6 +202,9 @@ class SessionMiddleware:
 
     async def _serve_lifespan(self, scope: Scope, receive: Receive, send: Send) -> None:
         await receive()  # lifespan.startup
+        if not trio.lowlevel.in_trio_run():
+            await send({"type": "lifespan.startup.failed", "message": NOT_TRIO})
+            return
         async with AsyncExitStack() as stack:
             if not self._given:
                 try:

@@ -55,7 +55,7 @@ class Session(Lifecycle, Mapping[str, Any]):
     @property
     def is_locked(self) -> bool:
         """Whether this Session holds the lock, in whichever task."""
-        return self._hold is not None
+        return any(not hold.lock.lease.lost for hold in self._holds.values())
 
     @property
     def is_empty(self) -> bool:

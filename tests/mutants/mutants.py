@@ -50,7 +50,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="an overtaken read is believed",
         file="trio_session/_lifecycle.py",
-        old="        if known.epoch == epoch and self._hold is None:",
+        old="        if known.epoch == epoch and not self._held():",
         new="        if True:",
         tests=("tests/test_session.py::test_a_read_that_was_overtaken_does_not_bring_back_old_data",),
     ),
@@ -99,7 +99,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="max_size is not checked",
         file="trio_session/_lifecycle.py",
-        old="        if len(blob) > self._engine.config.max_size:",
+        old="        if change in {Change.WRITE, Change.MOVE} and len(blob) > self._engine.config.max_size:",
         new="        if False:",
         tests=("tests/test_session.py::test_too_much_data",),
     ),
@@ -218,8 +218,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="an idle keeper keeps its timer",
         file="trio_session/_leases.py",
-        old="        del self._held[lease]\n        if not self._held:\n            self._set_due(inf)",
-        new="        del self._held[lease]",
+        old="        if not self._held:\n            self._set_due(inf)\n        return True",
+        new="        return True",
         tests=("tests/test_leases.py::test_an_idle_manager_sets_no_timer",),
     ),
     Mutant(
@@ -303,14 +303,14 @@ MUTANTS: tuple[Mutant, ...] = (
         name="the cookie goes out before the commit has landed",
         file="trio_session/_lifecycle.py",
         old="        while self._flight is not None:\n            await self._flight.wait()\n",
-        new="",
+        new="        pass\n",
         tests=("tests/test_middleware.py::test_the_start_waits_for_a_commit_under_way",),
     ),
     Mutant(
         name="a lock left behind outlives the response",
         file="trio_session/_middleware.py",
-        old="                session._roll_back_left_behind()\n",
-        new="",
+        old="                session._roll_back_left_behind()\n                await (send",
+        new="                await (send",
         tests=("tests/test_middleware.py::test_an_explicit_lock_left_behind",),
     ),
     Mutant(
@@ -347,6 +347,20 @@ MUTANTS: tuple[Mutant, ...] = (
         old="        await self.drain()\n        if self.ended:",
         new="        if self.ended:",
         tests=("tests/test_middleware.py::test_an_unread_body_is_read_before_the_last_message",),
+    ),
+    Mutant(
+        name="a slow response prolongs a dead id",
+        file="trio_session/_lifecycle.py",
+        old="        if self._known.confirms and trio.current_time() > self._written_at + _STILL_TRUE:",
+        new="        if False:",
+        tests=("tests/test_regressions.py::test_a_login_was_undone_by_a_slower_response",),
+    ),
+    Mutant(
+        name="a lease goes on when its lock has ended",
+        file="trio_session/_leases.py",
+        old="        del self._held[lease]\n        lease.end()",
+        new="        del self._held[lease]",
+        tests=("tests/test_regressions.py::test_a_block_that_ended_its_lock_was_cancelled_for_it_later",),
     ),
     Mutant(
         name="a store that is down is the application's problem",
