@@ -22,7 +22,7 @@ async def work(manager: SessionManager, id: str) -> None:
 
 async def main() -> None:
     """Open an account, let the workers loose on it, and see what they made of it."""
-    # The same sessions as those of a web application, if that is configured alike: SESSION_DRIVER, REDIS_URL, …
+    # Configured as a web application is, by SESSION_DRIVER and the others; the local driver's sessions stay in here.
     async with open_session_manager() as manager:
         session = manager.session()
         await session.put("balance", 0)  # the first commit makes the id

@@ -1,8 +1,7 @@
-"""A counter that never miscounts, however fast you click, and in however many processes it runs.
+"""A counter that never miscounts, however fast you click.
 
 Start it with `python counter.py --port 8000` or `hypercorn -k trio counter:app`, and look at the cookie in the
-answer: `curl -i -b jar -c jar http://127.0.0.1:8000/visits`. With SESSION_DRIVER=redis and REDIS_URL=redis://… in the
-environment, the same program is safe on many processes and hosts.
+answer: `curl -i -b jar -c jar http://127.0.0.1:8000/visits`.
 """
 
 import argparse

@@ -57,7 +57,7 @@ async def log_in(request: Request) -> Response:
 @app.post("/logout")
 async def log_out(request: Request) -> Response:
     """Forget everything."""
-    await request.session.clear()  # the record is gone, in every process; the cookie goes with this response
+    await request.session.clear()  # the record is gone, for other requests too; the cookie goes with this response
     return redirect("/", 303)
 
 

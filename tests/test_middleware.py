@@ -897,3 +897,24 @@ async def test_the_inner_application_can_stop_the_server_loudly() -> None:
             await server.say("startup")
     assert isinstance(caught.value.exceptions[0], Loud)
     assert "shutdown.failed" in server.sent
+
+
+async def test_another_event_loop_is_told_what_is_missing() -> None:
+    """Hypercorn's default worker is asyncio: the start fails with the command to use, and so does a request."""
+    sent: list[Message] = []
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    async def receive() -> Message:
+        return {"type": "lifespan.startup"}
+
+    def run_without_trio(scope: Scope) -> None:
+        with pytest.raises(StopIteration):
+            SessionMiddleware(speaks_lifespan, SessionConfig())(scope, receive, send).send(None)
+
+    await trio.to_thread.run_sync(run_without_trio, {"type": "lifespan"})
+    assert sent[0]["type"] == "lifespan.startup.failed"
+    assert "hypercorn -k trio" in sent[0]["message"]
+    with pytest.raises(SessionStateError, match="hypercorn -k trio"):
+        await trio.to_thread.run_sync(run_without_trio, scope_of())

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import sys
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -48,6 +50,16 @@ async def test_the_failure_is_the_one_that_is_shown(caplog: pytest.LogCaptureFix
     async with open_test_client(program(0, 1)["app"], raise_app_exceptions=False) as client:
         assert (await client.post("/rename")).status_code == 500
     assert shown in caplog.text
+
+
+async def test_the_test_that_is_shown_passes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against the application of the first block."""
+    module = ModuleType("app")
+    vars(module).update(program(0))
+    monkeypatch.setitem(sys.modules, "app", module)
+    names: dict[str, Any] = {}
+    exec(blocks_of(README)[3].text, names)
+    await names["test_visits_are_counted"]()
 
 
 async def test_the_verbs_do_what_their_comments_say() -> None:

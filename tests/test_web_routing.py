@@ -300,3 +300,13 @@ async def test_unknown_kinds_of_scope_are_refused(app: App) -> None:
 
     with pytest.raises(ValueError, match="telepathy"):
         await app({"type": "telepathy"}, nothing, nothing)
+
+
+def test_a_forgotten_path_is_told_at_once(app: App) -> None:
+    """`@app.get` without its path would drop the handler without a word."""
+
+    async def visits(request: Request) -> str:
+        return "never"
+
+    with pytest.raises(TypeError, match=r"@app\.get\("):
+        app.get(visits)  # type: ignore[arg-type]

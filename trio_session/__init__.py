@@ -1,9 +1,14 @@
 """Server-side sessions for Trio, with locks that structured concurrency can be trusted with.
 
-ground floor    _errors _ids _cookies _config _codec _states _known _working: decide, never wait
-one lock        _gate (this process's queue) · a store (all processes; abc, _local_store) · _leases; _locks joins them
-one session     _lifecycle (the machine) · _session (its face) · _manager (what sessions share)
-one server      _middleware (any ASGI application); trio_session.web, .testing and .cli stand on top
+For users: `trio_session.web.App` has sessions on every request, `SessionMiddleware` gives them to any ASGI
+application, and `open_session_manager()` to programs without one. What a session can do is in `help(Session)`.
+
+The house, from the ground up:
+
+    ground floor    _errors _ids _cookies _config _codec _states _known _working _generators: decide, never wait
+    one lock        _gate (this process's queue) · a store (all processes; abc, _local_store) · _leases; _locks
+    one session     _lifecycle (the machine) · _session (its face) · _engine, _manager (what sessions share)
+    one server      _middleware (any ASGI application; _asgi, _lifespan); .web, .testing and .cli stand on top
 """
 
 from __future__ import annotations

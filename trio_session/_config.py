@@ -92,9 +92,10 @@ class SessionConfig:
     Attributes:
         driver: `local` keeps sessions in this process, `redis` in the server that `connection`
             names in `redis`.
-        lifetime: a session ends when it was not used for so long.
+        lifetime: a session ends when it was not used for so long; two hours.
         absolute_lifetime: and in any case so long after it began.
         cookie_name: by default made from `app_name`; see `resolved_cookie_name`.
+        path: the cookie is sent to URLs below it.
         domain: None is the current host alone; a name adds all its subdomains, and whoever runs
             one of these can then read and replace the cookie.
         secure: `auto` sends the cookie over TLS only if it was set over TLS. Behind a proxy that
@@ -103,10 +104,10 @@ class SessionConfig:
         same_site: `None` sends the cookie with requests that other sites cause, which then need
             a protection against forgery of their own.
         partitioned: one cookie for each site that embeds this one (CHIPS).
-        lock_timeout: how long `lock()` waits.
-        lock_lease: how long a dead process can keep others waiting.
-        lock_hold_limit: how long a living one can.
-        commit_timeout: how long a commit may take; it cannot be cancelled meanwhile.
+        lock_timeout: how long `lock()` waits; 10 s.
+        lock_lease: how long a dead process can keep others waiting; 5 s.
+        lock_hold_limit: how long a living one can; 30 s.
+        commit_timeout: how long a commit may take; it cannot be cancelled meanwhile; 5 s.
         max_waiters: how many tasks of this process may wait for the same session.
         max_size: of a session's encoded data, in bytes.
         touch_interval: reading slides the expiry, but only so often; None is a twentieth of the

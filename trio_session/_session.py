@@ -32,6 +32,10 @@ class Session(Lifecycle, Mapping[str, Any]):
 
     You get one from the middleware (`request.session`), or outside of requests from `SessionManager.session()`.
 
+    Values are handed out as they are, not as copies: changing a list that `session["cart"]` gave you, without the
+    lock, changes what this request sees and is never stored. And a value that was taken out of `data` before an inner
+    level was rolled back is no longer part of it.
+
     Locking:
         The lock belongs to the task that took it; other tasks of the same request wait for it as strangers do, and
         meanwhile see the last committed data. Reading never locks.

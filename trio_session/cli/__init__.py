@@ -44,7 +44,7 @@ def _make_parser() -> argparse.ArgumentParser:
         "demo",
         help="serve a page that shows what a session can do, and what happens without locks",
         description="Serve the demo page until Ctrl-C. The environment configures its sessions: "
-        "SESSION_DRIVER, SESSION_LIFETIME, REDIS_URL and the others.",
+        "SESSION_LIFETIME, SESSION_COOKIE_NAME and the others.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     demo.add_argument("--host", default="127.0.0.1", help="the address to listen on; 0.0.0.0 for every one")

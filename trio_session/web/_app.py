@@ -106,6 +106,8 @@ class App:
             TypeError: the handler is not `async`, or does not take what the path gives.
             ValueError, LookupError: the path is malformed, or names an unknown converter.
         """
+        if not isinstance(path, str):
+            raise TypeError('a route needs its path: `@app.get("/visits")`, not `@app.get`')
 
         def register(handler: H) -> H:
             self._router.add(path, Route(handler, autoload), methods=methods)
