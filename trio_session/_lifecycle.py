@@ -261,8 +261,7 @@ class Lifecycle:
     def _release(self, hold: _Hold) -> None:
         """The lock is over, for us."""
         self._engine.locks.give_back(hold.lock)
-        if self._holds.get(hold.task) is hold:
-            del self._holds[hold.task]
+        self._holds.pop(hold.task, None)  # gone already if the request ended at the same time
 
     async def _end(self, hold: _Hold, level: Level) -> None:
         """End a level with its changes. In any case it is ended.
