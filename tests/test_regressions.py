@@ -75,6 +75,23 @@ async def test_a_login_was_undone_by_a_slower_response(writes: bool, autojump_cl
         assert answer.cookie is None
 
 
+async def test_a_commit_that_failed_vouched_for_a_dead_id(autojump_clock: MockClock) -> None:
+    """Only a commit that was made knows that the id is still the right one."""
+    store = FaultyStore()
+    async with opened(store, touch_interval=1.0) as manager, opened(store.store) as elsewhere:
+        id = await stored(manager)
+        await trio.sleep(10)
+
+        async def lose(session: Session, send: Send) -> None:
+            store.commit_error = LockLostError()
+            with pytest.raises(LockLostError):
+                await session.increment("n")
+            await elsewhere.session(id).refresh()
+
+        answer = await request(SessionMiddleware(handled_by(lose), manager=manager), id=id)
+        assert answer.cookie is None
+
+
 async def test_a_cookie_is_prolonged_only_if_the_store_can_confirm_it(autojump_clock: MockClock) -> None:
     """A store that is down when the response starts is no reason to fail it."""
     async with opened(touch_interval=1.0) as manager:

@@ -317,8 +317,8 @@ class Lifecycle:
                     engine.locks.end_unchanged(hold.lock)
                     if change is Change.END and self._known.ended is None:
                         self._known.cleared()
+            self._written_at = trio.current_time()  # and not if it failed: who knows what has become of the id
         finally:
-            self._written_at = trio.current_time()
             self._flight.set()
             self._flight = None
 
