@@ -848,7 +848,7 @@ async def test_a_failed_start_is_sent_not_raised(monkeypatch: pytest.MonkeyPatch
     def fail(*args: object, **rest: object) -> object:
         raise StorageUnavailableError("the line is cut")
 
-    monkeypatch.setattr("trio_session._manager._make_store", fail)
+    monkeypatch.setattr("trio_session._manager._open_store", fail)
     server = Server(SessionMiddleware(speaks_lifespan, SessionConfig()))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(server.run)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import socket
 from collections.abc import AsyncIterator, Callable
 
 import pytest
@@ -11,7 +12,6 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from trio_session import (
-    ConfigError,
     LocalStore,
     LockTimeoutError,
     RedisConnection,
@@ -25,6 +25,7 @@ from trio_session import (
     SessionNotReadError,
     SessionStateError,
     SessionTooLargeError,
+    StorageUnavailableError,
     open_session_manager,
 )
 
@@ -807,12 +808,16 @@ async def test_exceptions_leave_the_manager_bare() -> None:
     assert caught.value is error
 
 
-async def test_a_driver_that_is_not_there() -> None:
-    """A configuration that this release cannot serve is refused at the start."""
-    config = SessionConfig(driver="redis", redis={"default": RedisConnection()})
-    with pytest.raises(ConfigError, match="redis"):
-        async with open_session_manager(config):
-            raise AssertionError("not reached")
+async def test_a_server_that_is_not_there(autojump_clock: MockClock) -> None:
+    """A configured server that cannot be reached is waited for a little, and then ends the start with a clear error."""
+    with socket.socket() as unused:  # bound, but nobody listens
+        unused.bind(("127.0.0.1", 0))
+        port = unused.getsockname()[1]
+        config = SessionConfig(driver="redis", redis={"default": RedisConnection(port=port)})
+        with pytest.raises(StorageUnavailableError, match=rf"^redis://127\.0\.0\.1:{port}/0: "):
+            async with open_session_manager(config):
+                raise AssertionError("not reached")
+    assert 1 < trio.current_time() < 5
 
 
 async def test_the_local_driver_says_that_it_is_local(caplog: pytest.LogCaptureFixture) -> None:

@@ -6,12 +6,14 @@ application, and `open_session_manager()` to programs without one. What a sessio
 The house, from the ground up:
 
     ground floor    _errors _ids _cookies _config _codec _states _known _working _generators: decide, never wait
-    one lock        _gate (this process's queue) · a store (all processes; abc, _local_store) · _leases; _locks
+    one lock        _gate (this process's queue) · a store (all processes; abc, _local_store, .redis) · _leases; _locks
     one session     _lifecycle (the machine) · _session (its face) · _engine, _manager (what sessions share)
     one server      _middleware (any ASGI application; _asgi, _lifespan); .web, .testing and .cli stand on top
 """
 
 from __future__ import annotations
+
+import typing as _typing
 
 from ._codec import MsgpackCodec as MsgpackCodec
 from ._config import RedisConnection as RedisConnection, SessionConfig as SessionConfig
@@ -38,6 +40,9 @@ from ._middleware import SessionMiddleware as SessionMiddleware, get_session as 
 from ._session import Session as Session
 from .abc import Codec as Codec, SessionStore as SessionStore
 
+if _typing.TYPE_CHECKING:
+    from .redis import RedisStore as RedisStore, open_redis_store as open_redis_store
+
 __all__ = [
     "Codec",
     "CommitUnknownError",
@@ -47,6 +52,7 @@ __all__ = [
     "LockTimeoutError",
     "MsgpackCodec",
     "RedisConnection",
+    "RedisStore",
     "Session",
     "SessionBusyError",
     "SessionConfig",
@@ -64,7 +70,16 @@ __all__ = [
     "SessionTooLargeError",
     "StorageUnavailableError",
     "get_session",
+    "open_redis_store",
     "open_session_manager",
 ]
 
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> object:
+    if name in {"RedisStore", "open_redis_store"}:  # they bring redis along, which takes a while to load
+        from . import redis
+
+        return getattr(redis, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from typing import final
 
 from ._codec import MsgpackCodec
 from ._config import SessionConfig
 from ._engine import Engine
-from ._errors import ConfigError
 from ._ids import Ids
 from ._local_store import LocalStore
 from ._locks import Locks, SessionStatistics
@@ -89,22 +88,25 @@ async def open_session_manager(
         are still held then are rolled back.
     """
     config = config or SessionConfig.from_env()
-    if store is None:
-        store = _make_store(config)
-    if store.confinement is not None:
-        logger.info("%s", store.confinement)
-    locks = Locks(store, config)
-    engine = Engine(config, store, locks, config.codec or MsgpackCodec(), ids or Ids())
-    async with open_service_nursery() as start:
-        start(locks.keeper.run)
-        try:
-            yield SessionManager(engine)
-        finally:
-            engine.closed = True
-            await locks.close()
+    async with nullcontext(store) if store is not None else _open_store(config) as store:
+        if store.confinement is not None:
+            logger.info("%s", store.confinement)
+        locks = Locks(store, config)
+        engine = Engine(config, store, locks, config.codec or MsgpackCodec(), ids or Ids())
+        async with open_service_nursery() as start:
+            start(locks.keeper.run)
+            try:
+                yield SessionManager(engine)
+            finally:
+                engine.closed = True
+                await locks.close()
 
 
-def _make_store(config: SessionConfig) -> SessionStore:
-    if config.driver == "redis":
-        raise ConfigError("driver='redis' is not part of this release yet; use 'local'")
-    return LocalStore()
+def _open_store(config: SessionConfig) -> AbstractAsyncContextManager[SessionStore]:
+    if config.driver == "local":
+        return nullcontext(LocalStore())
+    from .redis import open_redis_store  # takes a while, and not everybody needs it
+
+    # Programs with cookies of different names can share a server, and not each other's sessions.
+    prefix = config.resolved_cookie_name.removeprefix("__Host-")
+    return open_redis_store(config.redis[config.connection], prefix=prefix)

@@ -1,0 +1,87 @@
+"""The connection over which a process hears that a lock it waits for has been offered to it.
+
+It is a connection of its own because Redis cuts off subscribers whose unread output exceeds 32 MB, which large replies
+on a shared connection would do. Without it, for want of leave to subscribe say, locks are polled for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import suppress
+from typing import NoReturn
+
+import redis.exceptions
+
+from .._errors import StorageUnavailableError
+from ._connection import Address, Connection
+from ._resp import Reply, ServerError, to_exception
+from ._supervisor import Supervisor
+
+__all__ = ["Control"]
+
+
+class Control:
+    """Listens on one channel.
+
+    Args:
+        address: the server's.
+        channel: which one.
+        on_message: called with each message.
+        on_change: called when `listening` has changed; messages may have been lost.
+
+    Attributes:
+        listening: the server knows that we listen. Otherwise it would take us for dead, so we must not queue up.
+    """
+
+    def __init__(
+        self,
+        address: Address,
+        *,
+        channel: str,
+        on_message: Callable[[bytes], None],
+        on_change: Callable[[], None],
+    ) -> None:
+        self._address = address
+        self._channel = channel
+        self._on_message = on_message
+        self._on_change = on_change
+        self._supervisor = Supervisor(f"{address}, for wake-ups", connect=self._connect, serve=self._serve)
+        self.listening = False
+
+    async def run(self) -> None:
+        """Keep listening until cancelled."""
+        await self._supervisor.run()
+
+    async def tried(self) -> None:
+        """Wait until we listen, or cannot for now."""
+        with suppress(StorageUnavailableError):
+            await self._supervisor.opened()
+
+    async def _connect(self) -> Connection:
+        return await self._address.connect(self._subscribe)
+
+    async def _subscribe(self, connection: Connection) -> None:
+        (reply,) = await connection.ask(("SUBSCRIBE", self._channel))
+        if isinstance(reply, ServerError):
+            raise to_exception(reply)
+
+    async def _serve(self, connection: Connection) -> NoReturn:
+        self._change(listening=True)
+        try:
+            while True:
+                self._heed(await connection.receive())
+        finally:
+            self._change(listening=False)
+
+    def _heed(self, reply: Reply) -> None:
+        if isinstance(reply, ServerError):
+            raise to_exception(reply)
+        match reply:
+            case [b"message", _, bytes(message)]:
+                self._on_message(message)
+            case _:
+                raise redis.exceptions.InvalidResponse("something other than a message on a subscribed connection")
+
+    def _change(self, *, listening: bool) -> None:
+        self.listening = listening
+        self._on_change()

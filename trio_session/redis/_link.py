@@ -1,0 +1,281 @@
+"""One connection that all tasks share: commands in, replies out, in order.
+
+    caller -> `_queued` -> writer -> server -> reader -> `_sent` -> caller
+
+A caller waits in its own task and may be cancelled at any time. Before its command was written, that is dropped;
+afterwards its place among the replies stays, and the reply is thrown away. So a reply never reaches another caller.
+
+When the connection is lost, commands without a reply are sent again on the next one. Hence the one rule of this link:
+every command must be safe to run twice. All our scripts are.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
+from math import inf
+from typing import Final
+
+import redis.exceptions
+import trio
+from trio.lowlevel import Abort, Task
+
+from .._errors import StorageUnavailableError
+from ._connection import LINK_ERRORS, Connection
+from ._resp import NOTHING, Reply, pack
+from ._supervisor import Supervisor, describe
+
+__all__ = ["Command", "Link"]
+
+# The writer sends so much at once. What it has not taken yet can still be withdrawn.
+_CHUNK: Final = 65_536  # bytes
+# With so many commands under way, callers wait until there is room.
+_MOST_COMMANDS: Final = 10_000
+# A server that owes a reply and says nothing at all for so long is taken for dead.
+_SILENCE: Final = 2.0  # seconds
+
+
+class Command:
+    """A command on its way, and in the end its reply.
+
+    Attributes:
+        task: who waits for the reply, if anybody.
+        insists: once written it may have run, so it is sent again for as long as its caller waits.
+        withdrawn: its caller was cancelled.
+        sends: how often it was written, at least in part. If more than once, it may have run before.
+        sent_at: trio time at which it was written last.
+        reply: the server's answer.
+        failure: why there is none.
+    """
+
+    __slots__ = ("failure", "insists", "payload", "reply", "sends", "sent_at", "task", "withdrawn")
+
+    def __init__(self, payload: bytes, task: Task | None, insists: bool) -> None:
+        self.payload = payload
+        self.task = task
+        self.insists = insists
+        self.withdrawn = False
+        self.sends = 0
+        self.sent_at = 0.0
+        self.reply: Reply = None
+        self.failure: Exception | None = None
+
+    def withdraw(self, _: object) -> Abort:
+        self.task = None
+        self.withdrawn = True
+        return Abort.SUCCEEDED
+
+    def wake(self) -> None:
+        if self.task is not None:
+            task, self.task = self.task, None
+            trio.lowlevel.reschedule(task)
+
+
+class Link:
+    """The connection to one server, for all tasks of a store.
+
+    Args:
+        name: the server's, for messages.
+        connect: opens a connection that is ready for commands.
+    """
+
+    def __init__(self, name: str, connect: Callable[[], Awaitable[Connection]]) -> None:
+        self._name = name
+        self._supervisor = Supervisor(name, connect=connect, serve=self._serve, on_down=self._fail)
+        self._queued: deque[Command] = deque()
+        self._sent: deque[Command] = deque()
+        self._room = trio.lowlevel.ParkingLot()
+        self._failure: Exception | None = None  # why callers need not wait for a connection
+        self._idle_writer: Task | None = None
+        self._service: trio.CancelScope | None = None  # of the present connection
+        self._lost: Exception | None = None  # why it is being given up
+        self._connected_at = 0.0
+        self._heard_at = 0.0
+        self._alarm = trio.CancelScope()
+
+    def __repr__(self) -> str:
+        state = "up" if self._service is not None else "down"
+        return f"<Link {self._name} {state}, {len(self._queued)} queued, {len(self._sent)} sent>"
+
+    async def run(self) -> None:
+        """Keep the connection up until cancelled; then nobody waits any longer."""
+        try:
+            await self._supervisor.run()
+        finally:
+            self._fail(redis.exceptions.ConnectionError("the store is closed"), for_good=True)
+
+    async def opened(self) -> None:
+        """Wait for the first connection; raises `StorageUnavailableError` if there is none."""
+        await self._supervisor.opened()
+
+    # -- for callers --------------------------------------------------------------------------------------------------
+
+    async def call(self, payload: bytes, *, insists: bool = False) -> Command:
+        """Send a command and wait for its reply, which may be an error reply.
+
+        Raises:
+            StorageUnavailableError: the server is away, or went away and the command does not insist.
+
+        Cancellation: the command may or may not run.
+        """
+        if self._failure is not None:
+            await trio.lowlevel.checkpoint()
+            raise self._unavailable(self._failure)
+        if len(self._queued) + len(self._sent) >= _MOST_COMMANDS:
+            await self._room.park()
+        command = Command(payload, trio.lowlevel.current_task(), insists)
+        self._enqueue(command)
+        await trio.lowlevel.wait_task_rescheduled(command.withdraw)
+        if command.failure is not None:
+            raise self._unavailable(command.failure)
+        return command
+
+    async def call_all(self, payloads: Iterable[bytes]) -> list[Command]:
+        """Send commands in one go and wait for all their replies; otherwise as `call`."""
+        if self._failure is not None:
+            await trio.lowlevel.checkpoint()
+            raise self._unavailable(self._failure)
+        commands = [Command(payload, None, insists=False) for payload in payloads]
+        last = commands[-1]
+        last.task = trio.lowlevel.current_task()
+        for command in commands:
+            self._enqueue(command)
+
+        def withdraw(_: object) -> Abort:
+            for command in commands:
+                command.withdraw(None)
+            return Abort.SUCCEEDED
+
+        await trio.lowlevel.wait_task_rescheduled(withdraw)  # replies come in order: the last one comes last
+        if last.failure is not None:
+            raise self._unavailable(last.failure)
+        return commands
+
+    def post(self, payload: bytes) -> None:
+        """Send a command whose reply interests nobody; if the server is away it is dropped."""
+        if self._failure is None:
+            self._enqueue(Command(payload, None, insists=False))
+
+    async def drain(self) -> None:
+        """Wait until everything sent before has been answered, or cannot be."""
+        with suppress(StorageUnavailableError):
+            await self.call(pack(("PING",)))
+
+    def restart(self, reason: Exception, *, unless_since: float) -> None:
+        """Give up the present connection, unless it was made after the trio time `unless_since`."""
+        if self._connected_at <= unless_since:
+            self._give_up(reason)
+
+    def _enqueue(self, command: Command) -> None:
+        self._queued.append(command)
+        writer = self._idle_writer
+        if writer is not None:
+            self._idle_writer = None
+            trio.lowlevel.reschedule(writer)
+
+    def _unavailable(self, reason: Exception) -> StorageUnavailableError:
+        error = StorageUnavailableError(f"{self._name}: {describe(reason)}")
+        error.__cause__ = reason
+        return error
+
+    # -- while there is no connection ---------------------------------------------------------------------------------
+
+    def _fail(self, reason: Exception, *, for_good: bool = False) -> None:
+        """Patience has ended: who waits is told, except for those who cannot do with less than an answer."""
+        self._failure = reason
+        for _ in range(len(self._queued)):
+            command = self._queued.popleft()
+            if command.insists and command.sends and not for_good:
+                self._queued.append(command)
+            else:
+                command.failure = reason
+                command.wake()
+        self._room.unpark_all()
+
+    # -- while there is one -------------------------------------------------------------------------------------------
+
+    async def _serve(self, connection: Connection) -> Exception:
+        self._failure = self._lost = None
+        self._connected_at = self._heard_at = trio.current_time()
+        try:
+            async with trio.open_nursery() as nursery:
+                self._service = nursery.cancel_scope
+                nursery.start_soon(self._until_lost, self._read, connection)
+                nursery.start_soon(self._until_lost, self._write, connection)
+                nursery.start_soon(self._watch)
+        finally:
+            self._service = None
+            self._queued.extendleft(command for command in reversed(self._sent) if not command.withdrawn)
+            self._sent.clear()
+        assert self._lost is not None
+        return self._lost
+
+    async def _until_lost(self, service: Callable[[Connection], Awaitable[None]], connection: Connection) -> None:
+        try:
+            await service(connection)
+        except LINK_ERRORS as error:
+            self._give_up(error)
+
+    def _give_up(self, reason: Exception) -> None:
+        if self._service is not None and self._lost is None:
+            self._lost = reason
+            self._service.cancel()
+
+    async def _write(self, connection: Connection) -> None:
+        queued, sent = self._queued, self._sent
+        while True:
+            if not queued:
+                self._idle_writer = trio.lowlevel.current_task()
+                await trio.lowlevel.wait_task_rescheduled(self._stop_waiting)
+            now = trio.current_time()
+            if not sent:
+                self._expect_reply(now)
+            chunk: list[bytes] = []
+            size = 0
+            while queued and size < _CHUNK:
+                command = queued.popleft()
+                if not command.withdrawn:
+                    command.sends += 1
+                    command.sent_at = now
+                    sent.append(command)
+                    chunk.append(command.payload)
+                    size += len(command.payload)
+            await connection.stream.send_all(b"".join(chunk))
+
+    def _stop_waiting(self, _: object) -> Abort:
+        self._idle_writer = None
+        return Abort.SUCCEEDED
+
+    async def _read(self, connection: Connection) -> None:
+        sent, reader = self._sent, connection.reader
+        while True:
+            data = await connection.stream.receive_some(_CHUNK)
+            if not data:
+                raise redis.exceptions.ConnectionError("the server closed the connection")
+            self._heard_at = trio.current_time()
+            reader.feed(bytes(data))
+            while (reply := reader.gets()) is not NOTHING:
+                if not sent:
+                    raise redis.exceptions.InvalidResponse("a reply that nobody has asked for")
+                command = sent.popleft()
+                command.reply = reply
+                command.wake()
+            if self._room:
+                self._room.unpark(count=max(0, _MOST_COMMANDS - len(sent) - len(self._queued)))
+
+    # One alarm for all commands: a scope for each would more than double the cost of a call. It is set when it is first
+    # needed, and looks for itself whether it still is, so an idle link has no timer.
+
+    def _expect_reply(self, now: float) -> None:
+        self._heard_at = now
+        if self._alarm.deadline == inf:
+            self._alarm.deadline = now + _SILENCE
+
+    async def _watch(self) -> None:
+        while True:
+            self._alarm = trio.CancelScope(deadline=self._heard_at + _SILENCE if self._sent else inf)
+            with self._alarm:
+                await trio.sleep_forever()
+            if self._sent and self._heard_at + _SILENCE <= trio.current_time():
+                self._give_up(redis.exceptions.TimeoutError(f"the server has not answered for {_SILENCE:g} s"))

@@ -1,0 +1,279 @@
+"""RedisStore: sessions and their locks on one Redis server, for any number of processes and hosts."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from hashlib import sha1
+from itertools import count
+from random import uniform
+from typing import Final, final
+
+import trio
+
+from .._config import RedisConnection
+from .._errors import CommitUnknownError, EndReason, LockLostError, SessionEndedError, StorageUnavailableError
+from .._tasks import open_service_nursery
+from ..abc import Committed, Lifetime, Loaded, SessionStore
+from ._connection import Address, OpenStream
+from ._control import Control
+from ._link import Command
+from ._resp import Reply, ServerError
+from ._scripts import ACQUIRE, COMMIT, DESTROY, LOAD, RELEASE, RENEW, ROTATE
+from ._server import Server
+from ._waiters import Waiters
+
+__all__ = ["RedisStore", "open_redis_store"]
+
+# A process that was offered a lock has so long to claim it.
+_GRACE: Final = 1000  # ms; _HAND_OVER_GRACE in _config
+# Whoever waits asks again after so long, should a message have been lost; and a queue that nobody asks about any more
+# disappears.
+_POLL: Final = (1.0, 2.0)  # seconds
+_QUEUE_LIFE: Final = 30_000  # ms
+# Without a subscription there are no messages, so waiting means asking.
+_POLL_ALONE: Final = (0.02, 0.1)  # seconds
+# While others wait, so many of our own tasks may have the lock in a row, for so long.
+_MOST_HEIRS: Final = 8
+_LONGEST_REIGN: Final = 0.05  # seconds
+# What is left to be sent when the store closes has so long.
+_FAREWELL: Final = 1.0  # seconds
+
+_HEADER: Final = 33  # bytes; see scripts/_common.lua
+_END_OF: Final[dict[bytes, EndReason]] = {b"d": "destroyed", b"o": "orphaned", b"r": "replaced", b"": "expired"}
+_KIND_OF: Final[dict[EndReason, str]] = {reason: kind.decode() for kind, reason in _END_OF.items()}
+
+
+@final
+class RedisStore(SessionStore):
+    """Sessions on a Redis server (6.2 or newer) or Valkey. Open one with `open_redis_store()`.
+
+    A lock and its record live on the same server and are written by the same script, so a commit is fenced: it checks
+    in one indivisible step that the lock is still held and that the record is the one that was read. Two round trips
+    make a change, one a read.
+
+    Keys begin with the prefix, followed by the first two characters of the session's key in braces: all keys of a
+    session share a slot. What a message of the server, a dump or `MONITOR` shows is a hash, never an id.
+    """
+
+    def __init__(self, address: Address, prefix: str) -> None:
+        self._server = Server(address)
+        self._prefix = prefix
+        # This process's name towards the server: of its channel, in the queues, and in what it has written.
+        self._id = secrets.token_bytes(8)
+        self._name = self._id.hex()
+        self._commits = count(1)
+        self._waiters = Waiters(self._refuse_offer)
+        self._control = Control(
+            address,
+            channel=f"{prefix}:p:{self._name}",
+            on_message=self._waiters.on_offer,
+            on_change=self._waiters.call_all,
+        )
+        self._reigns: dict[str, tuple[int, float]] = {}  # heirs in a row while others waited, and since when
+        self._lease = b"0"  # ms, as asked for last; an heir gets the same
+        self._life: Lifetime | None = None
+        self._life_in_ms: tuple[bytes, bytes, bytes] = (b"-1", b"-1", b"0")
+
+    def __repr__(self) -> str:
+        return f"<RedisStore {self._server.address}, {len(self._waiters)} waiting>"
+
+    # -- records ------------------------------------------------------------------------------------------------------
+
+    async def load(self, key: str, *, life: Lifetime) -> Loaded:
+        command = await self._server.run(LOAD, self._record(key), *self._in_ms(life))
+        return _loaded(command.reply, granted_at=0.0)
+
+    async def commit(
+        self, key: str, token: str, *, version: bytes, blob: bytes, life: Lifetime, heir: str | None = None
+    ) -> Committed:
+        id = self._new_id()
+        idle, absolute, _ = self._in_ms(life)
+        reign = self._reigns.pop(key, None) if self._reigns else None
+        arguments = (
+            *self._keys(key),
+            self._name + token,
+            _GRACE,
+            version,
+            id,
+            blob,
+            idle,
+            absolute,
+            "" if heir is None else self._name + heir,
+            self._lease,
+            int(_may_go_on(reign)),
+        )
+        reply = _written(await self._server.run(COMMIT, *arguments, insists=True))
+        if reply == 3:
+            heirs, since = reign or (0, trio.current_time())
+            self._reigns[key] = heirs + 1, since
+        return Committed(id, handed_on=reply != 1)
+
+    async def rotate(
+        self, key: str, token: str, *, version: bytes, new_key: str, blob: bytes, life: Lifetime, reason: EndReason
+    ) -> bytes:
+        id = self._new_id()
+        idle, absolute, _ = self._in_ms(life)
+        arguments = (
+            *self._keys(key),
+            self._record(new_key),
+            self._name + token,
+            _GRACE,
+            version,
+            id,
+            blob,
+            idle,
+            absolute,
+            _KIND_OF[reason],
+        )
+        _written(await self._server.run(ROTATE, *arguments, insists=True))
+        return id
+
+    async def destroy(self, key: str, token: str, *, reason: EndReason) -> None:
+        arguments = (*self._keys(key), self._name + token, _GRACE, self._new_id(), _KIND_OF[reason])
+        _written(await self._server.run(DESTROY, *arguments, insists=True))
+
+    # -- locks --------------------------------------------------------------------------------------------------------
+
+    async def acquire(self, key: str, token: str, *, lease: float, life: Lifetime) -> Loaded:
+        who = self._name + token
+        self._lease = _ms(lease)
+        keys, life_in_ms = self._keys(key), self._in_ms(life)
+        self._waiters.add(who)
+        try:
+            while True:
+                queue_life = _QUEUE_LIFE if self._control.listening else 0
+                command = await self._server.run(ACQUIRE, *keys, who, self._lease, _GRACE, queue_life, *life_in_ms)
+                if not isinstance(command.reply, int):
+                    return _loaded(command.reply, granted_at=command.sent_at)
+                # A lease that ends by itself tells nobody, so we ask then.
+                ends = max(0.0, command.reply / 1000) + 0.005
+                await self._waiters.wait(who, min(ends, uniform(*_POLL if queue_life else _POLL_ALONE)))
+        except BaseException:
+            self.release(key, token)
+            raise
+        finally:
+            self._waiters.remove(who)
+
+    def release(self, key: str, token: str) -> None:
+        self._reigns.pop(key, None)
+        self._server.link.post(RELEASE.call(*self._keys(key), self._name + token, _GRACE))
+
+    def _refuse_offer(self, record: str, who: str) -> None:
+        """Somebody who waits no longer was offered a lock: on it goes to the next."""
+        self._server.link.post(RELEASE.call(*_keys(record), who, _GRACE))
+
+    async def renew(self, locks: Sequence[tuple[str, str]], *, lease: float) -> list[bool]:
+        if not locks:
+            await trio.lowlevel.checkpoint()
+            return []
+        arguments = [(f"{self._record(key)}:l", self._name + token, _ms(lease)) for key, token in locks]
+        commands = await self._server.link.call_all([RENEW.call(*each) for each in arguments])
+        held: list[bool] = []
+        for command, each in zip(commands, arguments, strict=True):
+            if isinstance(command.reply, ServerError):
+                command = await self._server.persist(RENEW, each, command, insists=False)
+            held.append(command.reply == 1)
+        return held
+
+    # -- names --------------------------------------------------------------------------------------------------------
+
+    def _record(self, key: str) -> str:
+        return f"{self._prefix}:{{{key[:2]}}}{key[2:]}"
+
+    def _keys(self, key: str) -> tuple[str, str, str, str]:
+        return _keys(self._record(key))
+
+    def _new_id(self) -> bytes:
+        """The name of a commit, and of the version it makes."""
+        return self._id + next(self._commits).to_bytes(8)
+
+    def _in_ms(self, life: Lifetime) -> tuple[bytes, bytes, bytes]:
+        if life is not self._life:
+            self._life = life
+            self._life_in_ms = _ms(life.idle), _ms(life.absolute), _ms(life.touch_interval)
+        return self._life_in_ms
+
+
+def _keys(record: str) -> tuple[str, str, str, str]:
+    return record, f"{record}:l", f"{record}:q", f"{record}:c"
+
+
+def _ms(seconds: float) -> bytes:
+    """For the scripts; -1 is for ever, and so is what no clock of theirs can hold."""
+    return b"%d" % round(seconds * 1000) if seconds < 1e11 else b"-1"
+
+
+def _may_go_on(reign: tuple[int, float] | None) -> bool:
+    """May another task of this process have the lock, although other processes wait?"""
+    return reign is None or (reign[0] < _MOST_HEIRS and trio.current_time() - reign[1] < _LONGEST_REIGN)
+
+
+def _loaded(reply: Reply, *, granted_at: float) -> Loaded:
+    match reply:
+        case [bytes(value), int(slid)]:
+            pass
+        case _:
+            raise StorageUnavailableError(f"the server's answer makes no sense: {type(reply).__name__}")
+    kind = value[3:4]
+    if value[:3] == b"ts1" and len(value) >= _HEADER and kind == b"=":
+        return Loaded(value[4:20], value[_HEADER:], slid=slid == 1, granted_at=granted_at)
+    if not value:
+        return Loaded(granted_at=granted_at)
+    if value[:3] == b"ts1" and len(value) >= _HEADER and kind in _END_OF:
+        return Loaded(ended=_END_OF[kind], granted_at=granted_at)
+    # Foreign or newer: the codec will refuse it, but it can be cleared. scripts/_common.lua names it in the same way.
+    version = value[4:20] if value.startswith(b"ts1?") else sha1(value, usedforsecurity=False).hexdigest().encode()
+    return Loaded(version, value, granted_at=granted_at)
+
+
+def _written(command: Command) -> int:
+    """What became of a write."""
+    match command.reply:
+        case 1 | 2 | 3:
+            return command.reply
+        case 0:
+            raise LockLostError
+        case -1 if command.sends == 1:
+            raise LockLostError
+        case bytes(kind):
+            raise SessionEndedError(_END_OF.get(kind, "replaced"))
+        case _:
+            raise CommitUnknownError
+
+
+@asynccontextmanager
+async def open_redis_store(
+    connection: RedisConnection | str, *, prefix: str = "trio_session", open_stream: OpenStream | None = None
+) -> AsyncIterator[RedisStore]:
+    """Keep sessions on a Redis server for the length of a block.
+
+        async with open_redis_store("redis://cache.example/0") as store:
+            async with open_session_manager(config, store=store) as manager:
+                ...
+
+    `open_session_manager()` does this by itself if the driver is `redis`.
+
+    Args:
+        connection: where the server is; a str is its URL.
+        prefix: all keys and channels begin with it and a colon. Programs with the same prefix share their sessions.
+        open_stream: opens the byte stream to the server, instead of what `connection` says.
+
+    Raises:
+        ConfigError: the URL is wrong.
+        StorageUnavailableError: the server cannot be reached within two seconds, or refuses us.
+    """
+    if isinstance(connection, str):
+        connection = RedisConnection(url=connection)
+    store = RedisStore(Address.of(connection, open_stream=open_stream), prefix)
+    async with open_service_nursery() as start:
+        start(store._server.link.run)
+        await store._server.link.opened()
+        start(store._control.run)
+        await store._control.tried()
+        try:
+            yield store
+        finally:
+            with trio.move_on_after(_FAREWELL, shield=True):
+                await store._server.link.drain()

@@ -1,0 +1,114 @@
+"""Keeps one connection up: connects, serves it until it is lost, waits a little, connects again."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from math import inf
+from typing import Final
+
+import redis.backoff
+import trio
+
+from .._errors import StorageUnavailableError
+from ._connection import LINK_ERRORS, Connection, RefusedError
+
+__all__ = ["PATIENCE", "Supervisor", "describe"]
+
+logger = logging.getLogger("trio_session.redis")
+
+# After so long without a connection callers fail, instead of waiting for the next one.
+PATIENCE: Final = 2.0  # seconds
+
+# Half to the whole of 50 ms, 100 ms, … 1.8 s lie between two attempts: over ten seconds that is at most one attempt per
+# second, and never two seconds pass until a server that is back has been noticed.
+_BACKOFF: Final = redis.backoff.EqualJitterBackoff(cap=1.8, base=0.05)
+
+
+class Supervisor:
+    """One connection that ought to be there all the time.
+
+    Args:
+        name: for the log.
+        connect: opens a connection.
+        serve: uses it until it is lost, and returns or raises why. It does not close it.
+        on_down: called when the connection has been away for `PATIENCE`, and with the news after each further attempt.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        connect: Callable[[], Awaitable[Connection]],
+        serve: Callable[[Connection], Awaitable[Exception]],
+        on_down: Callable[[Exception], None] = lambda _: None,
+    ) -> None:
+        self._name = name
+        self._connect = connect
+        self._serve = serve
+        self._on_down = on_down
+        self._decided = trio.Event()  # the first connection stands, or was given up
+        self._refusal: Exception | None = None
+        self._complaint = ""  # what the log was told last
+        self._connected_at = -inf
+        self._down_since = trio.current_time()
+
+    async def opened(self) -> None:
+        """Wait for the first connection.
+
+        Raises:
+            StorageUnavailableError: there is none; the server is away or refuses us.
+        """
+        await self._decided.wait()
+        if self._refusal is not None:
+            raise StorageUnavailableError(f"{self._name}: {describe(self._refusal)}") from self._refusal
+
+    async def run(self) -> None:
+        """Keep the connection up until cancelled."""
+        failures = 0
+        while True:
+            connected_at = self._connected_at
+            reason = await self._connect_and_serve()
+            if self._connected_at != connected_at:
+                failures = 0
+            if self._decided.is_set() and describe(reason) != self._complaint:
+                self._complaint = describe(reason)
+                logger.warning("%s: no connection: %s", self._name, self._complaint)
+            await self._pause(reason, _BACKOFF.compute(failures))
+            failures += 1
+
+    async def _connect_and_serve(self) -> Exception:
+        """Until there is no connection, for the reason that is returned."""
+        try:
+            connection = await self._connect()
+            self._connected_at = trio.current_time()
+            if self._complaint:
+                logger.warning("%s: back after %.1f s", self._name, self._connected_at - self._down_since)
+                self._complaint = ""
+            self._decided.set()
+            try:
+                return await self._serve(connection)
+            finally:
+                self._down_since = trio.current_time()
+                await trio.aclose_forcefully(connection.stream)
+        except LINK_ERRORS as error:
+            return error
+
+    async def _pause(self, reason: Exception, seconds: float) -> None:
+        """Wait before the next attempt; should patience end meanwhile, say so."""
+        now = trio.current_time()
+        patience_ends = self._down_since + PATIENCE
+        if isinstance(reason, RefusedError) and not self._decided.is_set():
+            patience_ends = now
+        if patience_ends <= now + seconds:
+            await trio.sleep_until(max(now, patience_ends))
+            if not self._decided.is_set():
+                self._refusal = reason
+                self._decided.set()
+            self._on_down(reason)
+        await trio.sleep_until(now + seconds)
+
+
+def describe(reason: BaseException) -> str:
+    """Why, for people. Some errors say nothing themselves, but what caused them does."""
+    return str(reason) or (describe(reason.__cause__) if reason.__cause__ else type(reason).__name__)
