@@ -11,22 +11,20 @@ from ._resp import pack
 __all__ = ["ACQUIRE", "COMMIT", "DESTROY", "LOAD", "RELEASE", "RENEW", "ROTATE", "SCRIPTS", "Script"]
 
 _folder = files("trio_session.redis") / "scripts"
-_common = (_folder / "_common.lua").read_text("utf-8")
 
 
 class Script:
-    """A script by name; its text is `_common.lua` and its own file.
+    """A script by name.
 
     Args:
-        name: of the file.
+        name: of its file.
         keys: how many of its arguments are keys.
-        shares: it uses what `_common.lua` defines.
+        uses: names of files with functions that it calls; what it does not need would cost time in every call.
     """
 
-    def __init__(self, name: str, *, keys: int, shares: bool = True) -> None:
-        own = (_folder / f"{name}.lua").read_text("utf-8")
+    def __init__(self, name: str, *uses: str, keys: int) -> None:
         self.name = name
-        self.text = (_common + own if shares else own).encode()
+        self.text = "".join((_folder / f"{part}.lua").read_text("utf-8") for part in (*uses, name)).encode()
         self._keys = b"%d" % keys
         self._digest = hashlib.sha1(self.text, usedforsecurity=False).hexdigest().encode()  # how Redis names scripts
 
@@ -42,12 +40,12 @@ class Script:
         return pack((b"EVAL", self.text, self._keys, *arguments))
 
 
-LOAD: Final = Script("load", keys=1)
-ACQUIRE: Final = Script("acquire", keys=4)
-COMMIT: Final = Script("commit", keys=4)
-ROTATE: Final = Script("rotate", keys=5)
-DESTROY: Final = Script("destroy", keys=4)
-RELEASE: Final = Script("release", keys=4)
-RENEW: Final = Script("renew", keys=1, shares=False)
+LOAD: Final = Script("load", "_time", "_reading", keys=1)
+ACQUIRE: Final = Script("acquire", "_time", "_reading", "_queue", keys=3)
+COMMIT: Final = Script("commit", "_time", "_writing", "_queue", keys=4)
+ROTATE: Final = Script("rotate", "_time", "_writing", "_queue", keys=5)
+DESTROY: Final = Script("destroy", "_writing", "_queue", keys=4)
+RELEASE: Final = Script("release", "_queue", keys=3)
+RENEW: Final = Script("renew", keys=1)
 
 SCRIPTS: Final = (LOAD, ACQUIRE, COMMIT, ROTATE, DESTROY, RELEASE, RENEW)

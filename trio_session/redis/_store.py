@@ -40,7 +40,7 @@ _LONGEST_REIGN: Final = 0.05  # seconds
 # What is left to be sent when the store closes has so long.
 _FAREWELL: Final = 1.0  # seconds
 
-_HEADER: Final = 33  # bytes; see scripts/_common.lua
+_HEADER: Final = 33  # bytes; see scripts/_reading.lua
 _END_OF: Final[dict[bytes, EndReason]] = {b"d": "destroyed", b"o": "orphaned", b"r": "replaced", b"": "expired"}
 _KIND_OF: Final[dict[EndReason, str]] = {reason: kind.decode() for kind, reason in _END_OF.items()}
 
@@ -139,7 +139,7 @@ class RedisStore(SessionStore):
     async def acquire(self, key: str, token: str, *, lease: float, life: Lifetime) -> Loaded:
         who = self._name + token
         self._lease = _ms(lease)
-        keys, life_in_ms = self._keys(key), self._in_ms(life)
+        keys, life_in_ms = self._keys(key)[:3], self._in_ms(life)
         self._waiters.add(who)
         try:
             while True:
@@ -158,11 +158,11 @@ class RedisStore(SessionStore):
 
     def release(self, key: str, token: str) -> None:
         self._reigns.pop(key, None)
-        self._server.link.post(RELEASE.call(*self._keys(key), self._name + token, _GRACE))
+        self._server.link.post(RELEASE.call(*self._keys(key)[:3], self._name + token, _GRACE))
 
     def _refuse_offer(self, record: str, who: str) -> None:
         """Somebody who waits no longer was offered a lock: on it goes to the next."""
-        self._server.link.post(RELEASE.call(*_keys(record), who, _GRACE))
+        self._server.link.post(RELEASE.call(*_keys(record)[:3], who, _GRACE))
 
     async def renew(self, locks: Sequence[tuple[str, str]], *, lease: float) -> list[bool]:
         if not locks:
@@ -223,7 +223,7 @@ def _loaded(reply: Reply, *, granted_at: float) -> Loaded:
         return Loaded(granted_at=granted_at)
     if value[:3] == b"ts1" and len(value) >= _HEADER and kind in _END_OF:
         return Loaded(ended=_END_OF[kind], granted_at=granted_at)
-    # Foreign or newer: the codec will refuse it, but it can be cleared. scripts/_common.lua names it in the same way.
+    # Foreign or newer: the codec will refuse it, but it can be cleared. scripts/_writing.lua names it in the same way.
     version = value[4:20] if value.startswith(b"ts1?") else sha1(value, usedforsecurity=False).hexdigest().encode()
     return Loaded(version, value, granted_at=granted_at)
 

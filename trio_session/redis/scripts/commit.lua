@@ -8,28 +8,25 @@
 -- Returns 1 done; 2 done, the heir has the lock; 3 the same, though others wait;
 --         0 lock lost, not written; -1 lock lost and no record there, so who knows if this was sent before;
 --         or the kind of what is there instead of our version; the lock was given up.
-local who, grace, version, mine, data = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4], ARGV[5]
-local heir = ARGV[8]
-local kind, id, created = look()
+local record, lock, queue, landed = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local mine, heir = ARGV[4], ARGV[8]
+local kind, id, created = look(record)
 
-local function done()
-  if heir ~= '' and redis.call('GET', lock) == heir then return 2 end
-  return 1
-end
-
-if redis.call('GET', lock) ~= who then
-  if has_landed(id, mine) then return done() end
+if redis.call('GET', lock) ~= ARGV[1] then
+  if has_landed(landed, id, mine) then
+    return heir ~= '' and redis.call('GET', lock) == heir and 2 or 1
+  end
   return kind == '' and -1 or 0
 end
-if id ~= version or (kind ~= '=' and kind ~= '?' and kind ~= '') then
-  pass_on(grace)
+if not is_living(kind, id, ARGV[3]) then
+  pass_on(record, lock, queue, ARGV[2])
   return kind
 end
 
 if created == 0 then created = now() end
 -- The first write of a script is the one that Redis refuses when it is short of memory: nothing has happened then.
-write(record, header('=', mine, created) .. data, span(created, tonumber(ARGV[6]), tonumber(ARGV[7])))
-keep_answer(kind, id, mine)
+write_record(record, mine, created, ARGV[5], span(created, tonumber(ARGV[6]), tonumber(ARGV[7])))
+keep_answer(landed, kind, id, mine)
 
 if heir ~= '' then
   local others = redis.call('LLEN', queue)
@@ -38,5 +35,5 @@ if heir ~= '' then
     return others == 0 and 2 or 3
   end
 end
-pass_on(grace)
+pass_on(record, lock, queue, ARGV[2])
 return 1

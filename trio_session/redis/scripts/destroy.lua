@@ -3,16 +3,17 @@
 -- KEYS  record lock queue landed
 -- ARGV  1 who  2 grace  3 id of this commit  4 kind of the tombstone
 -- Returns 1 done; 0 lock lost, nothing was done.
-local who, grace, mine, reason = ARGV[1], tonumber(ARGV[2]), ARGV[3], ARGV[4]
-local kind, id = look()
+local record, lock, queue, landed = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
+local mine = ARGV[3]
+local kind, id = look(record)
 
-if redis.call('GET', lock) ~= who then
-  if kind == '' or has_landed(id, mine) then return 1 end
+if redis.call('GET', lock) ~= ARGV[1] then
+  if kind == '' or has_landed(landed, id, mine) then return 1 end
   return 0
 end
 if kind == '=' or kind == '?' then
-  redis.call('SET', record, header(reason, mine, 0), 'PX', TOMBSTONE)
-  keep_answer(kind, id, mine)
+  write_tombstone(record, mine, ARGV[4])
+  keep_answer(landed, kind, id, mine)
 end
-pass_on(grace)
+pass_on(record, lock, queue, ARGV[2])
 return 1

@@ -1,0 +1,42 @@
+-- What is written, and how it is known later that it was. _reading.lua has the format.
+
+-- What is stored: its kind ("" nothing, "?" not ours), the id of its commit, and when it was created (0: unknown).
+local function look(record)
+  local head = redis.pcall('GETRANGE', record, 0, 32)
+  if head == '' then return '', '', 0 end
+  if type(head) == 'table' then return '?', string.rep('?', 16), 0 end
+  local kind = #head == 33 and string.match(head, '^ts1([=dor])')
+  if not kind then return '?', redis.sha1hex(redis.call('GET', record)), 0 end
+  return kind, string.sub(head, 5, 20), tonumber(string.sub(head, 21, 33))
+end
+
+-- May `version` be replaced? What has ended may not.
+local function is_living(kind, id, version)
+  return id == version and (kind == '=' or kind == '?' or kind == '')
+end
+
+local function write_record(key, mine, created, data, ms)
+  local value = 'ts1=' .. mine .. string.format('%013.0f', created) .. data  -- %s would stop at a zero byte
+  if ms < 0 then redis.call('SET', key, value) else redis.call('SET', key, value, 'PX', ms) end
+end
+
+local TOMBSTONE = 60000  -- ms; TOMBSTONE_LIFETIME in trio_session.abc
+
+local function write_tombstone(key, mine, reason)
+  redis.call('SET', key, 'ts1' .. reason .. mine .. string.rep('0', 13), 'PX', TOMBSTONE)
+end
+
+-- The commit `id`, if it was another process's, has been overwritten. Its owner may still be asking whether it ever
+-- landed, if the answer was lost: `landed` keeps the last one of each process.
+local function keep_answer(landed, kind, id, mine)
+  local process = string.sub(id, 1, 8)
+  if kind ~= '' and kind ~= '?' and process ~= string.sub(mine, 1, 8) then
+    redis.call('HSET', landed, process, id)
+    redis.call('PEXPIRE', landed, TOMBSTONE)
+  end
+end
+
+-- Has the commit `mine` landed before, and only its answer been lost?
+local function has_landed(landed, id, mine)
+  return id == mine or redis.call('HGET', landed, string.sub(mine, 1, 8)) == mine
+end
