@@ -30,6 +30,8 @@ CONNECT_TIMEOUT: Final = 2.0  # seconds
 # and what was sent must be acknowledged within 10 s.
 _KEEPALIVE: Final = (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3), ("TCP_USER_TIMEOUT", 10_000))
 
+_CHUNK: Final = 65_536  # bytes
+
 _OLDEST: Final = (6, 2)
 
 
@@ -54,6 +56,36 @@ class Connection:
     def __init__(self, stream: trio.abc.Stream) -> None:
         self.stream = stream
         self.reader = new_reader()
+        # Of a plain socket, which trio has made non-blocking.
+        self._fd = stream.socket.fileno() if isinstance(stream, trio.SocketStream) else None
+
+    async def feed(self) -> None:
+        """Wait for bytes from the server and give them to the parser.
+
+        Raises:
+            redis.exceptions.ConnectionError: there will be none.
+        """
+        if self._fd is None:
+            data = bytes(await self.stream.receive_some(_CHUNK))
+        else:
+            # A stream would try first and wait then. Here nothing has arrived yet, as a rule.
+            await trio.lowlevel.wait_readable(self._fd)
+            try:
+                data = os.read(self._fd, _CHUNK)
+            except BlockingIOError:
+                return
+        if not data:
+            raise redis.exceptions.ConnectionError("the server closed the connection")
+        self.reader.feed(data)
+
+    def write_at_once(self, data: bytes) -> int:
+        """Write as much as can be written without waiting; how much that was. Nobody may be writing."""
+        if self._fd is None:
+            return 0
+        try:
+            return os.write(self._fd, data)
+        except OSError:  # full, or broken: whoever writes next and waits will see which
+            return 0
 
     async def ask(self, *commands: tuple[str | bytes | int, ...]) -> list[Reply]:
         """Send commands in one go and collect their replies; only for as long as nobody else uses the connection."""
@@ -67,10 +99,7 @@ class Connection:
             redis.exceptions.ConnectionError: there will be none.
         """
         while (reply := self.reader.gets()) is NOTHING:
-            data = await self.stream.receive_some(65_536)
-            if not data:
-                raise redis.exceptions.ConnectionError("the server closed the connection")
-            self.reader.feed(bytes(data))
+            await self.feed()
         return reply  # type: ignore[no-any-return]
 
 

@@ -88,6 +88,8 @@ class Link:
         self._room = trio.lowlevel.ParkingLot()
         self._failure: Exception | None = None  # why callers need not wait for a connection
         self._idle_writer: Task | None = None
+        self._rest = b""  # of a command that was written in part
+        self._connection: Connection | None = None
         self._service: trio.CancelScope | None = None  # of the present connection
         self._lost: Exception | None = None  # why it is being given up
         self._connected_at = 0.0
@@ -119,6 +121,7 @@ class Link:
 
         Cancellation: the command may or may not run.
         """
+        await trio.lowlevel.checkpoint_if_cancelled()
         if self._failure is not None:
             await trio.lowlevel.checkpoint()
             raise self._unavailable(self._failure)
@@ -168,11 +171,30 @@ class Link:
             self._give_up(reason)
 
     def _enqueue(self, command: Command) -> None:
-        self._queued.append(command)
         writer = self._idle_writer
-        if writer is not None:
+        if writer is None:
+            self._queued.append(command)  # it will be taken along, or wait for the next connection
+            return
+        if self._sent or not self._send_now(command):
+            self._queued.append(command)
+        if self._queued or self._rest:
             self._idle_writer = None
             trio.lowlevel.reschedule(writer)
+
+    def _send_now(self, command: Command) -> bool:
+        """Write a command without the detour over the writer: when nothing else is under way, that halves its time."""
+        assert self._connection is not None
+        written = self._connection.write_at_once(command.payload)
+        if written:
+            self._expect_reply()
+            self._note_sent(command, self._heard_at)
+            self._rest = command.payload[written:]
+        return written > 0
+
+    def _note_sent(self, command: Command, now: float) -> None:
+        command.sends += 1
+        command.sent_at = now
+        self._sent.append(command)
 
     def _unavailable(self, reason: Exception) -> StorageUnavailableError:
         error = StorageUnavailableError(f"{self._name}: {describe(reason)}")
@@ -197,6 +219,7 @@ class Link:
 
     async def _serve(self, connection: Connection) -> Exception:
         self._failure = self._lost = None
+        self._connection, self._rest = connection, b""
         self._connected_at = self._heard_at = trio.current_time()
         try:
             async with trio.open_nursery() as nursery:
@@ -225,20 +248,18 @@ class Link:
     async def _write(self, connection: Connection) -> None:
         queued, sent = self._queued, self._sent
         while True:
-            if not queued:
+            if not queued and not self._rest:
                 self._idle_writer = trio.lowlevel.current_task()
                 await trio.lowlevel.wait_task_rescheduled(self._stop_waiting)
-            now = trio.current_time()
             if not sent:
-                self._expect_reply(now)
-            chunk: list[bytes] = []
+                self._expect_reply()
+            now = trio.current_time()
+            chunk, self._rest = [self._rest], b""
             size = 0
             while queued and size < _CHUNK:
                 command = queued.popleft()
                 if not command.withdrawn:
-                    command.sends += 1
-                    command.sent_at = now
-                    sent.append(command)
+                    self._note_sent(command, now)
                     chunk.append(command.payload)
                     size += len(command.payload)
             await connection.stream.send_all(b"".join(chunk))
@@ -250,11 +271,8 @@ class Link:
     async def _read(self, connection: Connection) -> None:
         sent, reader = self._sent, connection.reader
         while True:
-            data = await connection.stream.receive_some(_CHUNK)
-            if not data:
-                raise redis.exceptions.ConnectionError("the server closed the connection")
+            await connection.feed()
             self._heard_at = trio.current_time()
-            reader.feed(bytes(data))
             while (reply := reader.gets()) is not NOTHING:
                 if not sent:
                     raise redis.exceptions.InvalidResponse("a reply that nobody has asked for")
@@ -267,10 +285,10 @@ class Link:
     # One alarm for all commands: a scope for each would more than double the cost of a call. It is set when it is first
     # needed, and looks for itself whether it still is, so an idle link has no timer.
 
-    def _expect_reply(self, now: float) -> None:
-        self._heard_at = now
+    def _expect_reply(self) -> None:
+        self._heard_at = trio.current_time()
         if self._alarm.deadline == inf:
-            self._alarm.deadline = now + _SILENCE
+            self._alarm.deadline = self._heard_at + _SILENCE
 
     async def _watch(self) -> None:
         while True:
