@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable
-from contextlib import suppress
 from math import inf
 from typing import Final
 
@@ -21,10 +20,9 @@ import redis.exceptions
 import trio
 from trio.lowlevel import Abort, Task
 
-from .._errors import StorageUnavailableError
 from ._connection import LINK_ERRORS, Connection
 from ._resp import NOTHING, Reply, pack
-from ._supervisor import Supervisor, describe
+from ._supervisor import Supervisor
 
 __all__ = ["Command", "Link"]
 
@@ -32,6 +30,8 @@ __all__ = ["Command", "Link"]
 _CHUNK: Final = 65_536  # bytes
 # With so many commands under way, callers wait until there is room.
 _MOST_COMMANDS: Final = 10_000
+# A command that has seen so many connections go may be what they die of.
+_MOST_SENDS: Final = 5
 # A server that owes a reply and says nothing at all for so long is taken for dead.
 _SILENCE: Final = 2.0  # seconds
 
@@ -46,7 +46,7 @@ class Command:
         sends: how often it was written, at least in part. If more than once, it may have run before.
         sent_at: trio time at which it was written last.
         reply: the server's answer.
-        failure: why there is none.
+        failure: why there is none; if `sends` is 0 it has not run.
     """
 
     __slots__ = ("failure", "insists", "payload", "reply", "sends", "sent_at", "task", "withdrawn")
@@ -65,6 +65,10 @@ class Command:
         self.task = None
         self.withdrawn = True
         return Abort.SUCCEEDED
+
+    def fail(self, reason: Exception) -> None:
+        self.failure = reason
+        self.wake()
 
     def wake(self) -> None:
         if self.task is not None:
@@ -114,34 +118,31 @@ class Link:
     # -- for callers --------------------------------------------------------------------------------------------------
 
     async def call(self, payload: bytes, *, insists: bool = False) -> Command:
-        """Send a command and wait for its reply, which may be an error reply.
-
-        Raises:
-            StorageUnavailableError: the server is away, or went away and the command does not insist.
+        """Send a command and wait for its reply, which may be an error reply, or for its failure.
 
         Cancellation: the command may or may not run.
         """
         await trio.lowlevel.checkpoint_if_cancelled()
-        if self._failure is not None:
-            await trio.lowlevel.checkpoint()
-            raise self._unavailable(self._failure)
-        if len(self._queued) + len(self._sent) >= _MOST_COMMANDS:
+        while len(self._queued) + len(self._sent) >= _MOST_COMMANDS and self._failure is None:
             await self._room.park()
         command = Command(payload, trio.lowlevel.current_task(), insists)
+        if self._failure is not None:
+            command.failure = self._failure
+            await trio.lowlevel.checkpoint()
+            return command
         self._enqueue(command)
         await trio.lowlevel.wait_task_rescheduled(command.withdraw)
-        if command.failure is not None:
-            raise self._unavailable(command.failure)
         return command
 
     async def call_all(self, payloads: Iterable[bytes]) -> list[Command]:
-        """Send commands in one go and wait for all their replies; otherwise as `call`."""
-        if self._failure is not None:
-            await trio.lowlevel.checkpoint()
-            raise self._unavailable(self._failure)
+        """Send commands in one go and wait until all of them have replies, or failures."""
         commands = [Command(payload, None, insists=False) for payload in payloads]
-        last = commands[-1]
-        last.task = trio.lowlevel.current_task()
+        if self._failure is not None:
+            for command in commands:
+                command.failure = self._failure
+            await trio.lowlevel.checkpoint()
+            return commands
+        commands[-1].task = trio.lowlevel.current_task()
         for command in commands:
             self._enqueue(command)
 
@@ -151,8 +152,6 @@ class Link:
             return Abort.SUCCEEDED
 
         await trio.lowlevel.wait_task_rescheduled(withdraw)  # replies come in order: the last one comes last
-        if last.failure is not None:
-            raise self._unavailable(last.failure)
         return commands
 
     def post(self, payload: bytes) -> None:
@@ -162,8 +161,7 @@ class Link:
 
     async def drain(self) -> None:
         """Wait until everything sent before has been answered, or cannot be."""
-        with suppress(StorageUnavailableError):
-            await self.call(pack(("PING",)))
+        await self.call(pack(("PING",)))
 
     def restart(self, reason: Exception, *, unless_since: float) -> None:
         """Give up the present connection, unless it was made after the trio time `unless_since`."""
@@ -196,11 +194,6 @@ class Link:
         command.sent_at = now
         self._sent.append(command)
 
-    def _unavailable(self, reason: Exception) -> StorageUnavailableError:
-        error = StorageUnavailableError(f"{self._name}: {describe(reason)}")
-        error.__cause__ = reason
-        return error
-
     # -- while there is no connection ---------------------------------------------------------------------------------
 
     def _fail(self, reason: Exception, *, for_good: bool = False) -> None:
@@ -211,8 +204,7 @@ class Link:
             if command.insists and command.sends and not for_good:
                 self._queued.append(command)
             else:
-                command.failure = reason
-                command.wake()
+                command.fail(reason)
         self._room.unpark_all()
 
     # -- while there is one -------------------------------------------------------------------------------------------
@@ -229,10 +221,18 @@ class Link:
                 nursery.start_soon(self._watch)
         finally:
             self._service = None
-            self._queued.extendleft(command for command in reversed(self._sent) if not command.withdrawn)
-            self._sent.clear()
+            self._requeue()
         assert self._lost is not None
         return self._lost
+
+    def _requeue(self) -> None:
+        """The connection is lost: what has no reply goes on the next one, before all else."""
+        while self._sent:
+            command = self._sent.pop()
+            if command.sends >= _MOST_SENDS:
+                command.fail(self._lost or redis.exceptions.ConnectionError("the store is closed"))
+            elif not command.withdrawn:
+                self._queued.appendleft(command)
 
     async def _until_lost(self, service: Callable[[Connection], Awaitable[None]], connection: Connection) -> None:
         try:
@@ -248,6 +248,7 @@ class Link:
     async def _write(self, connection: Connection) -> None:
         queued, sent = self._queued, self._sent
         while True:
+            self._make_room()  # commands that were withdrawn have made some, without a reply
             if not queued and not self._rest:
                 self._idle_writer = trio.lowlevel.current_task()
                 await trio.lowlevel.wait_task_rescheduled(self._stop_waiting)
@@ -279,8 +280,11 @@ class Link:
                 command = sent.popleft()
                 command.reply = reply
                 command.wake()
-            if self._room:
-                self._room.unpark(count=max(0, _MOST_COMMANDS - len(sent) - len(self._queued)))
+            self._make_room()
+
+    def _make_room(self) -> None:
+        if self._room:
+            self._room.unpark(count=max(0, _MOST_COMMANDS - len(self._sent) - len(self._queued)))
 
     # One alarm for all commands: a scope for each would more than double the cost of a call. It is set when it is first
     # needed, and looks for itself whether it still is, so an idle link has no timer.

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from importlib.resources import files
-from typing import Final
+from typing import Final, TypeAlias
 
 from ._resp import pack
 
-__all__ = ["ACQUIRE", "COMMIT", "DESTROY", "LOAD", "RELEASE", "RENEW", "ROTATE", "SCRIPTS", "Script"]
+__all__ = ["ACQUIRE", "COMMIT", "DESTROY", "LOAD", "RELEASE", "RENEW", "ROTATE", "SCRIPTS", "Argument", "Script"]
+
+Argument: TypeAlias = str | bytes | int
 
 _folder = files("trio_session.redis") / "scripts"
 
@@ -31,11 +33,11 @@ class Script:
     def __repr__(self) -> str:
         return f"<Script {self.name}>"
 
-    def call(self, *arguments: str | bytes | int) -> bytes:
+    def call(self, *arguments: Argument) -> bytes:
         """The command that runs it, if the server knows it."""
         return pack((b"EVALSHA", self._digest, self._keys, *arguments))
 
-    def teach_and_call(self, *arguments: str | bytes | int) -> bytes:
+    def teach_and_call(self, *arguments: Argument) -> bytes:
         """The command that runs it, whether or not the server knows it."""
         return pack((b"EVAL", self.text, self._keys, *arguments))
 

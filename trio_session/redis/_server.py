@@ -12,8 +12,8 @@ from .._errors import CommitUnknownError, StorageUnavailableError
 from ._connection import Address, Connection
 from ._link import Command, Link
 from ._resp import Reply, ServerError, Verdict, to_exception, verdict_on
-from ._scripts import SCRIPTS, Script
-from ._supervisor import PATIENCE
+from ._scripts import SCRIPTS, Argument, Script
+from ._supervisor import PATIENCE, describe
 
 __all__ = ["Server"]
 
@@ -36,7 +36,7 @@ class Server:
         self.link = Link(str(address), self._connect)
         self._looked_at_memory = False
 
-    async def run(self, script: Script, *arguments: str | bytes | int, insists: bool = False) -> Command:
+    async def run(self, script: Script, *arguments: Argument, insists: bool = False) -> Command:
         """Run a script, and see to it that it really ran.
 
         Args:
@@ -49,17 +49,20 @@ class Server:
             CommitUnknownError: it insists, may have run, and the server no longer tells.
         """
         command = await self.link.call(script.call(*arguments), insists=insists)
-        if isinstance(command.reply, ServerError):
-            return await self.persist(script, arguments, command, insists=insists)
+        if isinstance(command.reply, ServerError) or command.failure is not None:
+            return await self.persist(script, arguments, command)
         return command
 
-    async def persist(
-        self, script: Script, arguments: tuple[str | bytes | int, ...], command: Command, *, insists: bool
-    ) -> Command:
-        """The server answered with an error, so this time the script did not run. See that it does."""
+    async def persist(self, script: Script, arguments: tuple[Argument, ...], command: Command) -> Command:
+        """See to it that a script runs that did not the first time; otherwise as `run`."""
         gives_up_at = trio.current_time() + PATIENCE
         payload = command.payload
-        while isinstance(error := command.reply, ServerError):
+        while True:
+            if command.failure is not None:
+                raise self._failed(command, command.failure)
+            error = command.reply
+            if not isinstance(error, ServerError):
+                return command
             verdict = verdict_on(error)
             if verdict is Verdict.LOAD_SCRIPT:
                 payload = script.teach_and_call(*arguments)
@@ -67,21 +70,18 @@ class Server:
                 if verdict is Verdict.RECONNECT:
                     self.link.restart(to_exception(error), unless_since=command.sent_at)
                 if verdict is Verdict.GIVE_UP or trio.current_time() >= gives_up_at:
-                    raise self._failed(error, insists and command.sends > 1)
+                    command.sends -= 1  # this time it certainly did not run
+                    raise self._failed(command, to_exception(error))
                 await trio.sleep(uniform(*_RETRY))
             earlier = command.sends - 1  # it may have run in one of these
-            try:
-                command = await self.link.call(payload, insists=insists)
-            except StorageUnavailableError as unavailable:
-                if insists and earlier:
-                    raise CommitUnknownError from unavailable
-                raise
+            command = await self.link.call(payload, insists=command.insists)
             command.sends += earlier
-        return command
 
-    def _failed(self, error: ServerError, may_have_run: bool) -> Exception:
-        reason = to_exception(error)
-        failure = CommitUnknownError() if may_have_run else StorageUnavailableError(f"{self.address}: {reason}")
+    def _failed(self, command: Command, reason: Exception) -> Exception:
+        if command.insists and command.sends:
+            failure: Exception = CommitUnknownError()
+        else:
+            failure = StorageUnavailableError(f"{self.address}: {describe(reason)}")
         failure.__cause__ = reason
         return failure
 

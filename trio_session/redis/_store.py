@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import secrets
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -13,13 +14,20 @@ from typing import Final, final
 import trio
 
 from .._config import RedisConnection
-from .._errors import CommitUnknownError, EndReason, LockLostError, SessionEndedError, StorageUnavailableError
+from .._errors import (
+    CommitUnknownError,
+    ConfigError,
+    EndReason,
+    LockLostError,
+    SessionEndedError,
+    StorageUnavailableError,
+)
 from .._tasks import open_service_nursery
 from ..abc import Committed, Lifetime, Loaded, SessionStore
 from ._connection import Address, OpenStream
 from ._control import Control
 from ._link import Command
-from ._resp import Reply, ServerError
+from ._resp import Reply
 from ._scripts import ACQUIRE, COMMIT, DESTROY, LOAD, RELEASE, RENEW, ROTATE
 from ._server import Server
 from ._waiters import Waiters
@@ -39,6 +47,8 @@ _MOST_HEIRS: Final = 8
 _LONGEST_REIGN: Final = 0.05  # seconds
 # What is left to be sent when the store closes has so long.
 _FAREWELL: Final = 1.0  # seconds
+
+_is_prefix = re.compile(r"[!-z|~]+").fullmatch
 
 _HEADER: Final = 33  # bytes; see scripts/_reading.lua
 _END_OF: Final[dict[bytes, EndReason]] = {b"d": "destroyed", b"o": "orphaned", b"r": "replaced", b"": "expired"}
@@ -172,8 +182,8 @@ class RedisStore(SessionStore):
         commands = await self._server.link.call_all([RENEW.call(*each) for each in arguments])
         held: list[bool] = []
         for command, each in zip(commands, arguments, strict=True):
-            if isinstance(command.reply, ServerError):
-                command = await self._server.persist(RENEW, each, command, insists=False)
+            if command.reply not in {0, 1}:
+                command = await self._server.persist(RENEW, each, command)
             held.append(command.reply == 1)
         return held
 
@@ -211,21 +221,23 @@ def _may_go_on(reign: tuple[int, float] | None) -> bool:
 
 
 def _loaded(reply: Reply, *, granted_at: float) -> Loaded:
-    match reply:
-        case [bytes(value), int(slid)]:
-            pass
-        case _:
-            raise StorageUnavailableError(f"the server's answer makes no sense: {type(reply).__name__}")
-    kind = value[3:4]
-    if value[:3] == b"ts1" and len(value) >= _HEADER and kind == b"=":
-        return Loaded(value[4:20], value[_HEADER:], slid=slid == 1, granted_at=granted_at)
+    """What the scripts have read; scripts/_reading.lua has the format."""
+    if not isinstance(reply, list):
+        raise StorageUnavailableError(f"the server's answer makes no sense: {type(reply).__name__}")
+    value, slid = reply
+    assert isinstance(value, bytes)
     if not value:
         return Loaded(granted_at=granted_at)
-    if value[:3] == b"ts1" and len(value) >= _HEADER and kind in _END_OF:
-        return Loaded(ended=_END_OF[kind], granted_at=granted_at)
+    if value[:3] == b"ts1" and len(value) >= _HEADER:
+        kind = value[3:4]
+        if kind == b"=":
+            return Loaded(value[4:20], value[_HEADER:], slid=slid == 1, granted_at=granted_at)
+        if kind in _END_OF:
+            return Loaded(ended=_END_OF[kind], granted_at=granted_at)
+        if kind == b"?":  # not even a string
+            return Loaded(value[4:20], value, granted_at=granted_at)
     # Foreign or newer: the codec will refuse it, but it can be cleared. scripts/_writing.lua names it in the same way.
-    version = value[4:20] if value.startswith(b"ts1?") else sha1(value, usedforsecurity=False).hexdigest().encode()
-    return Loaded(version, value, granted_at=granted_at)
+    return Loaded(sha1(value, usedforsecurity=False).hexdigest().encode(), value, granted_at=granted_at)
 
 
 def _written(command: Command) -> int:
@@ -258,14 +270,17 @@ async def open_redis_store(
     Args:
         connection: where the server is; a str is its URL.
         prefix: all keys and channels begin with it and a colon. Programs with the same prefix share their sessions.
+            Printable ASCII without spaces and braces.
         open_stream: opens the byte stream to the server, instead of what `connection` says.
 
     Raises:
-        ConfigError: the URL is wrong.
+        ConfigError: the URL or the prefix is wrong.
         StorageUnavailableError: the server cannot be reached within two seconds, or refuses us.
     """
     if isinstance(connection, str):
         connection = RedisConnection(url=connection)
+    if not _is_prefix(prefix):
+        raise ConfigError("prefix must be printable ASCII without spaces and braces")
     store = RedisStore(Address.of(connection, open_stream=open_stream), prefix)
     async with open_service_nursery() as start:
         start(store._server.link.run)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
-from math import inf
 from typing import Final
 
 import redis.backoff
@@ -23,6 +22,10 @@ PATIENCE: Final = 2.0  # seconds
 # Half to the whole of 50 ms, 100 ms, … 1.8 s lie between two attempts: over ten seconds that is at most one attempt per
 # second, and never two seconds pass until a server that is back has been noticed.
 _BACKOFF: Final = redis.backoff.EqualJitterBackoff(cap=1.8, base=0.05)
+
+
+# A connection that lasted so long was a good one.
+_GOOD_WHILE: Final = PATIENCE
 
 
 class Supervisor:
@@ -50,7 +53,7 @@ class Supervisor:
         self._decided = trio.Event()  # the first connection stands, or was given up
         self._refusal: Exception | None = None
         self._complaint = ""  # what the log was told last
-        self._connected_at = -inf
+        self._failures = 0  # in a row
         self._down_since = trio.current_time()
 
     async def opened(self) -> None:
@@ -65,31 +68,29 @@ class Supervisor:
 
     async def run(self) -> None:
         """Keep the connection up until cancelled."""
-        failures = 0
         while True:
-            connected_at = self._connected_at
             reason = await self._connect_and_serve()
-            if self._connected_at != connected_at:
-                failures = 0
             if self._decided.is_set() and describe(reason) != self._complaint:
                 self._complaint = describe(reason)
                 logger.warning("%s: no connection: %s", self._name, self._complaint)
-            await self._pause(reason, _BACKOFF.compute(failures))
-            failures += 1
+            await self._pause(reason, _BACKOFF.compute(self._failures))
+            self._failures += 1
 
     async def _connect_and_serve(self) -> Exception:
         """Until there is no connection, for the reason that is returned."""
         try:
             connection = await self._connect()
-            self._connected_at = trio.current_time()
+            connected_at = trio.current_time()
             if self._complaint:
-                logger.warning("%s: back after %.1f s", self._name, self._connected_at - self._down_since)
+                logger.warning("%s: back after %.1f s", self._name, connected_at - self._down_since)
                 self._complaint = ""
             self._decided.set()
             try:
                 return await self._serve(connection)
             finally:
                 self._down_since = trio.current_time()
+                if self._down_since - connected_at > _GOOD_WHILE:
+                    self._failures = 0
                 await trio.aclose_forcefully(connection.stream)
         except LINK_ERRORS as error:
             return error
