@@ -24,6 +24,8 @@ PATIENCE: Final = 2.0  # seconds
 _BACKOFF: Final = redis.backoff.EqualJitterBackoff(cap=1.8, base=0.05)
 
 
+# Counted no further: the back-off has long reached its end, and computes 2 to this power.
+_MOST_FAILURES: Final = 10
 # A connection that lasted so long was a good one.
 _GOOD_WHILE: Final = PATIENCE
 
@@ -74,7 +76,7 @@ class Supervisor:
                 self._complaint = describe(reason)
                 logger.warning("%s: no connection: %s", self._name, self._complaint)
             await self._pause(reason, _BACKOFF.compute(self._failures))
-            self._failures += 1
+            self._failures = min(self._failures + 1, _MOST_FAILURES)
 
     async def _connect_and_serve(self) -> Exception:
         """Until there is no connection, for the reason that is returned."""
