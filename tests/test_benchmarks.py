@@ -7,7 +7,7 @@ import itertools
 import pytest
 
 from tests.benchmarks import bench_local_store
-from tests.benchmarks.__main__ import comparisons
+from tests.benchmarks.__main__ import comparisons, reports
 from tests.benchmarks._harness import Comparison, Operation, as_markdown, given, measure
 
 
@@ -17,6 +17,12 @@ async def test_benchmark_runs(comparison: Comparison, monkeypatch: pytest.Monkey
     monkeypatch.setattr(bench_local_store, "LARGE", 1_000)
     result = await measure(comparison, rounds=1, seconds=0.0)
     assert comparison.name in as_markdown([result])
+
+
+@pytest.mark.parametrize("name", reports())
+async def test_report_runs(name: str) -> None:
+    """Each report gets as far as its table."""
+    assert "|---|" in await reports()[name](1, 0.2)
 
 
 async def test_candidates_take_turns_and_are_compared_with_the_first() -> None:

@@ -1,7 +1,7 @@
-"""The application that `bench_hypercorn` measures: `python -m tests.benchmarks._app sessions|none` serves it.
+"""The application to be measured: `python -m tests.benchmarks._app none|sessions|redis [URL]` serves it.
 
-Both forms are the same application; only `App(sessions=False)` has none. It prints its port and runs until its standard
-input ends.
+All forms are the same application; only `App(sessions=False)` has no sessions. It prints its port and runs until its
+standard input ends.
 """
 
 from __future__ import annotations
@@ -15,13 +15,19 @@ from hypercorn.config import Config
 from hypercorn.trio import serve
 from hypercorn.typing import Framework
 
-from trio_session import SessionConfig
+from trio_session import RedisConnection, SessionConfig
 from trio_session.web import App, Request
 
 
-def make_app(*, sessions: bool) -> App:
+def make_app(kind: str, url: str) -> App:
     """Three routes that answer alike, and use the session more and more."""
-    app = App(SessionConfig()) if sessions else App(sessions=False)
+    match kind:
+        case "redis":
+            app = App(SessionConfig(driver="redis", redis={"default": RedisConnection(url=url)}, lock_timeout=60))
+        case "sessions":
+            app = App(SessionConfig())
+        case _:
+            app = App(sessions=False)
 
     @app.get("/bare")
     async def bare(request: Request) -> dict[str, int]:
@@ -46,7 +52,7 @@ async def main() -> None:
     config.bind = ["127.0.0.1:0"]
     config.errorlog = None
     config.keep_alive_max_requests = 1_000_000_000
-    app = make_app(sessions=sys.argv[1] == "sessions")
+    app = make_app(*sys.argv[1:3])
     async with trio.open_nursery() as nursery:
         stop = trio.Event()
         # Hypercorn types scopes and messages by closed lists of its own.

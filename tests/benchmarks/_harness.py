@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequen
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from itertools import repeat
+from typing import Literal
 
 # One call of it is one operation. What can wait is written `async def`; the other kind is not awaited.
 Operation = Callable[[], object] | Callable[[], Awaitable[object]]
@@ -52,10 +53,10 @@ class Result:
     name: str
     series: dict[str, Series]
 
-    def ratios(self, candidate: str) -> list[float]:
-        """CPU time of `candidate` divided by the first candidate's, turn by turn."""
+    def ratios(self, candidate: str, clock: Literal["cpu", "wall"] = "cpu") -> list[float]:
+        """Time of `candidate` divided by the first candidate's, turn by turn."""
         first = next(iter(self.series.values()))
-        pairs = zip(self.series[candidate].cpu, first.cpu, strict=True)
+        pairs = zip(getattr(self.series[candidate], clock), getattr(first, clock), strict=True)
         return [mine / theirs for mine, theirs in pairs if theirs > 0]
 
 
@@ -102,9 +103,9 @@ async def _turn(operation: Operation, count: int, clock: Callable[[], float]) ->
     """CPU and wall time per operation."""
     with _no_garbage_collection():
         wall, cpu = time.perf_counter(), clock()
-        if inspect.iscoroutinefunction(operation):
+        if inspect.iscoroutinefunction(getattr(operation, "func", operation)):  # a partial hides what it is
             for _ in repeat(None, count):
-                await operation()
+                await operation()  # type: ignore[misc]
         else:
             for _ in repeat(None, count):
                 operation()
@@ -125,18 +126,22 @@ def _no_garbage_collection() -> Iterator[None]:
 def as_markdown(results: Sequence[Result]) -> str:
     """A table with a row per candidate. The quartiles of the ratio say how far to trust it."""
     lines = [
-        "| what | candidate | CPU µs | wall µs | ratio of CPU | its quartiles |",
-        "|---|---|--:|--:|--:|--:|",
+        "| what | candidate | CPU µs | wall µs | ratio of CPU | its quartiles | ratio of wall | its quartiles |",
+        "|---|---|--:|--:|--:|--:|--:|--:|",
     ]
     for result in results:
         for name, series in result.series.items():
-            ratios = result.ratios(name) or [float("nan")]
-            low, middle, high = _quartiles(ratios)
+            columns = [statistics.median(times) * 1e6 for times in (series.cpu, series.wall)]
+            ratios = [_show_ratios(result.ratios(name, clock)) for clock in ("cpu", "wall")]
             lines.append(
-                f"| {result.name} | {name} | {statistics.median(series.cpu) * 1e6:,.2f} "
-                f"| {statistics.median(series.wall) * 1e6:,.2f} | {middle:.3f} | {low:.3f} … {high:.3f} |"
+                " | ".join([f"| {result.name}", name, *(f"{value:,.2f}" for value in columns), *ratios]) + " |"
             )
     return "\n".join(lines)
+
+
+def _show_ratios(ratios: list[float]) -> str:
+    low, middle, high = _quartiles(ratios or [float("nan")])
+    return f"{middle:.3f} | {low:.3f} … {high:.3f}"
 
 
 def _quartiles(values: list[float]) -> tuple[float, float, float]:
