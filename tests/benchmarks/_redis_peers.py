@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 import redis.asyncio
 import trio
 
-from trio_session import RedisConnection, SessionConfig, open_session_manager
+from trio_session import LockTimeoutError, RedisConnection, SessionConfig, open_session_manager
 from trio_session._manager import SessionManager
 
 __all__ = ["TASKS", "Ours", "Tally", "Theirs", "open_ours", "opened_theirs"]
@@ -31,7 +31,7 @@ class Tally:
     """What the tasks got done within a time, task by task.
 
     Attributes:
-        waits: seconds from asking for the lock until having it.
+        waits: seconds from asking for the lock until having it, or until the end.
     """
 
     seconds: float
@@ -86,10 +86,14 @@ class Ours:
         async def job(number: int) -> None:
             session = self._manager.session(self._ids[0])
             while (asked := time.perf_counter()) < tally.until:
-                async with session.locked() as data:
+                try:
+                    async with session.locked(timeout=tally.until - asked) as data:
+                        tally.waits.append(time.perf_counter() - asked)
+                        data["n"] = data.get("n", 0) + 1
+                except LockTimeoutError:
                     tally.waits.append(time.perf_counter() - asked)
-                    data["n"] = data.get("n", 0) + 1
-                tally.done[number] += time.perf_counter() < tally.until
+                else:
+                    tally.done[number] += time.perf_counter() < tally.until
 
         await self.run(job)
         return tally
@@ -144,10 +148,13 @@ class Theirs:
 
         async def job(number: int) -> None:
             while (asked := time.perf_counter()) < tally.until:
-                async with self._client.lock("peer:lock:0", timeout=5, sleep=self._sleep):
-                    tally.waits.append(time.perf_counter() - asked)
+                lock = self._client.lock("peer:lock:0", timeout=5, sleep=self._sleep)
+                had = await lock.acquire(blocking_timeout=tally.until - asked)
+                tally.waits.append(time.perf_counter() - asked)
+                if had:
                     await self._change(0, tally.done[number])
-                tally.done[number] += time.perf_counter() < tally.until
+                    await lock.release()
+                    tally.done[number] += time.perf_counter() < tally.until
 
         self.run(job)
         return tally

@@ -299,5 +299,6 @@ class Link:
             self._alarm = trio.CancelScope(deadline=self._heard_at + _SILENCE if self._sent else inf)
             with self._alarm:
                 await trio.sleep_forever()
+            await trio.lowlevel.checkpoint()  # if it was we who slept, its words are here, and the reader goes first
             if self._sent and self._heard_at + _SILENCE <= trio.current_time():
                 self._give_up(redis.exceptions.TimeoutError(f"the server has not answered for {_SILENCE:g} s"))
