@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 import trio
+import trio.lowlevel
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from trio_session import (
@@ -306,6 +307,24 @@ async def test_a_paused_process_cannot_write_late(mock_clock: MockClock) -> None
                 data["n"] = 2
                 mock_clock.jump(60)
         assert await n_of(manager, id) == 1
+
+
+async def test_a_wait_that_times_out_as_it_ends(mock_clock: MockClock) -> None:
+    """The lock came, so the body runs: nothing is left of the deadline of the wait."""
+    async with opened() as manager:
+        id = await stored(manager)
+        acquire = manager._engine.store.acquire
+
+        async def slow_acquire(key: str, token: str, *, lease: float, life: Lifetime) -> Loaded:
+            loaded = await acquire(key, token, lease=lease, life=life)
+            mock_clock.jump(1.5)
+            return loaded
+
+        manager._engine.store.acquire = slow_acquire  # type: ignore[method-assign]
+        async with manager.session(id).locked(timeout=1.0) as data:
+            await trio.lowlevel.checkpoint()
+            data["n"] = 2
+        assert await n_of(manager, id) == 2
 
 
 async def test_the_store_refuses_a_late_commit_by_itself(mock_clock: MockClock) -> None:

@@ -17,7 +17,7 @@ import trio
 from ._config import SessionConfig
 from ._errors import CommitUnknownError, EndReason, LockLostError, LossReason
 from ._gate import Gate
-from ._leases import Lease, LeaseKeeper
+from ._leases import Lease, LeaseKeeper, Terms
 from .abc import Loaded, SessionStore
 
 __all__ = ["HeldLock", "Locks", "SessionStatistics"]
@@ -69,6 +69,7 @@ class Locks:
         self._config = config
         self._life = config.life
         self._gate = Gate(config.max_waiters)
+        self._terms = Terms(duration=config.lock_lease, hold_limit=config.lock_hold_limit, on_lost=self._count_loss)
         self.keeper = LeaseKeeper(store, lease=config.lock_lease, on_lapse=self._free)
         # A token is unique among all processes: a random name for this one, and a number.
         self._name = secrets.token_hex(8)
@@ -79,7 +80,7 @@ class Locks:
         self._lock_timeouts = 0
         self._in_flight = 0
         self._asking = 0  # tasks that have passed the gate and wait for the store
-        self._landed = trio.Event()
+        self._landed: trio.Event | None = None  # somebody waits until no commit is in flight
 
     def statistics(self) -> SessionStatistics:
         return SessionStatistics(
@@ -109,14 +110,13 @@ class Locks:
 
         Cancellation: nothing is left behind.
         """
-        config = self._config
         token = f"{self._name}{next(self._numbers):08x}"
         loaded = await self._gate.enter(key, token, block=block)
         try:
             if loaded is None and wanted():
                 self._asking += 1
                 try:
-                    loaded = await self._store.acquire(key, token, lease=config.lock_lease, life=self._life)
+                    loaded = await self._store.acquire(key, token, lease=self._config.lock_lease, life=self._life)
                 finally:
                     self._asking -= 1
         except BaseException:
@@ -126,14 +126,7 @@ class Locks:
             self._store.release(key, token)
             self._gate.leave(key)
             return None
-        lease = Lease(
-            key,
-            token,
-            granted_at=loaded.granted_at,
-            duration=config.lock_lease,
-            hold_limit=config.lock_hold_limit,
-            on_lost=self._count_loss,
-        )
+        lease = Lease(key, token, self._terms, granted_at=loaded.granted_at)
         self.keeper.hold(lease)
         return HeldLock(lease, loaded)
 
@@ -230,9 +223,8 @@ class Locks:
             raise
         finally:
             self._in_flight -= 1
-            if not self._in_flight:
+            if self._landed is not None and not self._in_flight:
                 self._landed.set()
-                self._landed = trio.Event()
 
     async def close(self) -> None:
         """Let commits in flight land, and give back what is still held.
@@ -245,4 +237,5 @@ class Locks:
                 self._free(lease)
         with trio.CancelScope(shield=True):
             while self._in_flight:
+                self._landed = trio.Event()
                 await self._landed.wait()

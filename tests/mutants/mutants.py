@@ -56,23 +56,23 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         name="an exception does not roll back",
-        file="trio_session/_lifecycle.py",
-        old="                    self._unwind(hold, level)\n                    raise\n                finally:",
-        new="                    raise\n                finally:",
+        file="trio_session/_block.py",
+        old="            self._lifecycle._unwind(hold, self._level)\n",
+        new="            pass\n",
         tests=("tests/test_session.py::test_an_exception_rolls_back_and_comes_out_bare",),
     ),
     Mutant(
         name="the loss of the lock does not cancel the body",
-        file="trio_session/_lifecycle.py",
-        old="                    lease.guard(scope)\n",
-        new="                    pass\n",
+        file="trio_session/_block.py",
+        old="        lease.guard(scope)\n",
+        new="        pass\n",
         tests=("tests/test_leases.py::test_a_refused_renewal_cancels_the_body_at_once",),
     ),
     Mutant(
         name="a loss leaves no note on the body's exception",
-        file="trio_session/_lifecycle.py",
-        old='                        error.add_note(f"Meanwhile: {_lost(lease)}")\n',
-        new="                        pass\n",
+        file="trio_session/_block.py",
+        old='                error.add_note(f"Meanwhile: {lease.error()}")\n',
+        new="                pass\n",
         tests=("tests/test_leases.py::test_the_body_s_own_exception_comes_first",),
     ),
     Mutant(
@@ -99,7 +99,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="max_size is not checked",
         file="trio_session/_lifecycle.py",
-        old="        if change in {Change.WRITE, Change.MOVE} and len(blob) > self._engine.config.max_size:",
+        old="        if len(blob) > self._engine.config.max_size and change in {Change.WRITE, Change.MOVE}:",
         new="        if False:",
         tests=("tests/test_session.py::test_too_much_data",),
     ),
@@ -134,7 +134,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="closing does not wait for commits in flight",
         file="trio_session/_locks.py",
-        old="            while self._in_flight:\n                await self._landed.wait()",
+        old="            while self._in_flight:\n                self._landed = trio.Event()\n                await self._landed.wait()",
         new="            pass",
         tests=("tests/test_leases.py::test_closing_waits_for_commits_in_flight",),
     ),
@@ -162,8 +162,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="an empty line is kept for ever",
         file="trio_session/_gate.py",
-        old="            del self._lines[key]\n            return inherits",
-        new="            return inherits",
+        old="            del self._lines[key]\n            return False",
+        new="            return False",
         tests=("tests/test_cancellations.py::test_cancelled_at_each_checkpoint",),
     ),
     Mutant(
@@ -204,15 +204,15 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="the body may run to the very end of its lease",
         file="trio_session/_leases.py",
-        old="        return min(self._limit, self.expires - self._margin)",
+        old="        return min(self._limit, self.expires - self._terms.margin)",
         new="        return min(self._limit, self.expires)",
         tests=("tests/test_leases.py::test_a_lease_that_cannot_be_renewed_cancels_its_body",),
     ),
     Mutant(
         name="there is no hold limit",
         file="trio_session/_leases.py",
-        old="        return min(self._limit, self.expires - self._margin)",
-        new="        return self.expires - self._margin",
+        old="        return min(self._limit, self.expires - self._terms.margin)",
+        new="        return self.expires - self._terms.margin",
         tests=("tests/test_leases.py::test_the_hold_limit",),
     ),
     Mutant(
@@ -239,14 +239,14 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="the store does not check the token",
         file="trio_session/_local_store.py",
-        old="        return lock is not None and lock.token == token and lock.expires > trio.current_time()",
-        new="        return lock is not None and lock.expires > trio.current_time()",
+        old="        return lock is not None and lock.token == token and lock.expires > now",
+        new="        return lock is not None and lock.expires > now",
         tests=("tests/test_local_store.py::test_it_keeps_every_promise_of_the_protocol",),
     ),
     Mutant(
         name="the store does not check the lease",
         file="trio_session/_local_store.py",
-        old="        return lock is not None and lock.token == token and lock.expires > trio.current_time()",
+        old="        return lock is not None and lock.token == token and lock.expires > now",
         new="        return lock is not None and lock.token == token",
         tests=("tests/test_local_store.py::test_it_keeps_every_promise_of_the_protocol",),
     ),
@@ -302,7 +302,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="the cookie goes out before the commit has landed",
         file="trio_session/_lifecycle.py",
-        old="        while self._flight is not None:\n            await self._flight.wait()\n",
+        old="        while self._flying:\n            if self._landed is None:\n                self._landed = trio.Event()\n            await self._landed.wait()\n",
         new="        pass\n",
         tests=("tests/test_middleware.py::test_the_start_waits_for_a_commit_under_way",),
     ),

@@ -1,0 +1,115 @@
+"""`async with session.locked() as data:`, where all changes pass. One cancel scope serves the wait and the body."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import AbstractAsyncContextManager
+from types import TracebackType
+from typing import Any
+
+import trio
+
+from ._leases import Lease
+from ._lifecycle import Hold, Lifecycle
+from ._working import Level
+
+__all__ = ["Block"]
+
+logger = logging.getLogger("trio_session")
+
+
+class Block(AbstractAsyncContextManager[dict[str, Any]]):
+    """A block under the lock; a class, as a generator would cost more than the gate and the lease together.
+
+    Args:
+        timeout: seconds to wait for the lock; None for the configured ones.
+        decode: False if the stored data is of no interest.
+        cancellable: the loss of the lock cancels the body.
+    """
+
+    __slots__ = ("_cancellable", "_decode", "_hold", "_level", "_lifecycle", "_scope", "_timeout")
+
+    _hold: Hold
+    _level: Level
+
+    def __init__(
+        self, lifecycle: Lifecycle, timeout: float | None, *, decode: bool = True, cancellable: bool = True
+    ) -> None:
+        self._lifecycle = lifecycle
+        self._timeout = timeout
+        self._decode = decode
+        self._cancellable = cancellable
+        self._scope: trio.CancelScope | None = None
+
+    @trio.lowlevel.enable_ki_protection  # or Ctrl-C could come between a scope's beginning and the care for its end
+    async def __aenter__(self) -> dict[str, Any]:
+        hold = self._lifecycle._mine()
+        if hold is not None:
+            self._level = await self._lifecycle._deepen(hold)
+            if self._cancellable and not hold.lock.lease.guarded:  # else it is an outer block that is cancelled
+                self._guard(hold.lock.lease, trio.CancelScope().__enter__())
+        else:
+            hold = await self._wait()
+            self._level = hold.work.levels[0]
+        self._hold = hold
+        return hold.work.data
+
+    async def _wait(self) -> Hold:
+        """Take the lock; the scope of the wait becomes that of the body."""
+        timeout = self._lifecycle._timeout(self._timeout)
+        scope = trio.CancelScope(deadline=trio.current_time() + timeout).__enter__()
+        try:
+            hold = await self._lifecycle._take(block=True, decode=self._decode)
+        except BaseException as error:
+            if not scope.__exit__(type(error), error, error.__traceback__):
+                raise
+        else:
+            if self._cancellable:
+                self._guard(hold.lock.lease, scope)
+            else:
+                scope.__exit__(None, None, None)
+            return hold
+        raise self._lifecycle._timed_out(timeout)
+
+    def _guard(self, lease: Lease, scope: trio.CancelScope) -> None:
+        """From now on the scope ends with the lease."""
+        scope.deadline = lease.deadline
+        if scope.cancel_called:  # the wait timed out at the moment it was over: that is no matter of the body's
+            scope.__exit__(None, None, None)
+            scope = trio.CancelScope(deadline=lease.deadline).__enter__()
+        lease.guard(scope)
+        self._scope = scope
+
+    @trio.lowlevel.enable_ki_protection
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        hold, scope = self._hold, self._scope
+        lease = hold.lock.lease
+        if error is not None:
+            if lease.loss() is not None and not isinstance(error, trio.Cancelled):
+                error.add_note(f"Meanwhile: {lease.error()}")
+            self._lifecycle._unwind(hold, self._level)
+        if scope is not None:
+            lease.guard(None)
+            if scope.__exit__(kind, error, traceback) and error is not None:
+                raise lease.error() from None
+        if error is None:
+            await self._end(hold)
+        elif isinstance(error, trio.Cancelled):
+            _log_loss(lease)
+
+    async def _end(self, hold: Hold) -> None:
+        if not hold.has(self._level):
+            hold.lock.lease.refuse_lost()  # else it was ended inside the block, on purpose
+            return
+        try:
+            await self._lifecycle._end(hold, self._level)
+        except trio.Cancelled:
+            _log_loss(hold.lock.lease)
+            raise
+
+
+def _log_loss(lease: Lease) -> None:
+    if lease.loss() is not None and not lease.guarded:  # guarded: it is an outer block's to tell
+        logger.warning("in a block that was cancelled anyway: %s", lease.error())
