@@ -309,6 +309,19 @@ async def test_a_paused_process_cannot_write_late(mock_clock: MockClock) -> None
         assert await n_of(manager, id) == 1
 
 
+async def test_an_inner_level_leaves_a_loss_to_the_outer_one(mock_clock: MockClock) -> None:
+    """Only the outermost commit could have written anything, so that is where it is told."""
+    async with opened() as manager:
+        session = manager.session(await stored(manager))
+        await session.lock()
+        async with session.locked() as data:
+            data["n"] = 2
+            mock_clock.jump(60)
+        assert session["n"] == 2
+        with pytest.raises(LockLostError):
+            await session.commit()
+
+
 async def test_a_wait_that_times_out_as_it_ends(mock_clock: MockClock) -> None:
     """The lock came, so the body runs: nothing is left of the deadline of the wait."""
     async with opened() as manager:

@@ -1,4 +1,4 @@
-"""`async with session.locked() as data:`, where all changes pass. One cancel scope serves the wait and the body."""
+"""`async with session.locked() as data:`, where all changes pass. One cancel scope serves wait, body and commit."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 import trio
 
+from ._errors import CommitUnknownError
 from ._leases import Lease
 from ._lifecycle import Hold, Lifecycle
 from ._working import Level
@@ -84,30 +85,44 @@ class Block(AbstractAsyncContextManager[dict[str, Any]]):
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        hold, scope = self._hold, self._scope
-        lease = hold.lock.lease
-        if error is not None:
-            if lease.loss() is not None and not isinstance(error, trio.Cancelled):
-                error.add_note(f"Meanwhile: {lease.error()}")
-            self._lifecycle._unwind(hold, self._level)
-        if scope is not None:
-            lease.guard(None)
-            if scope.__exit__(kind, error, traceback) and error is not None:
-                raise lease.error() from None
+        if self._scope is not None:
+            self._hold.lock.lease.guard(None)
         if error is None:
-            await self._end(hold)
-        elif isinstance(error, trio.Cancelled):
-            _log_loss(lease)
+            await self._commit()
+        else:
+            self._roll_back(error)
 
-    async def _end(self, hold: Hold) -> None:
-        if not hold.has(self._level):
-            hold.lock.lease.refuse_lost()  # else it was ended inside the block, on purpose
-            return
+    async def _commit(self) -> None:
+        lifecycle, hold, level, scope = self._lifecycle, self._hold, self._level, self._scope
+        if scope is not None and (scope.cancel_called or level is not hold.work.levels[0]):
+            scope.__exit__(None, None, None)  # the loss of the lock is told by the commit; inner levels have none
+            scope = None
+        if scope is None:
+            scope = trio.CancelScope().__enter__()
         try:
-            await self._lifecycle._end(hold, self._level)
-        except trio.Cancelled:
-            _log_loss(hold.lock.lease)
-            raise
+            if hold.has(level):
+                await lifecycle._end(hold, level, scope)
+            else:
+                hold.lock.lease.refuse_lost()  # else it was ended inside the block, on purpose
+        except BaseException as error:
+            if not scope.__exit__(type(error), error, error.__traceback__):
+                if isinstance(error, trio.Cancelled):
+                    _log_loss(hold.lock.lease)
+                raise
+        else:
+            scope.__exit__(None, None, None)
+            return
+        raise CommitUnknownError
+
+    def _roll_back(self, error: BaseException) -> None:
+        lease, scope = self._hold.lock.lease, self._scope
+        if lease.loss() is not None and not isinstance(error, trio.Cancelled):
+            error.add_note(f"Meanwhile: {lease.error()}")
+        self._lifecycle._unwind(self._hold, self._level)
+        if scope is not None and scope.__exit__(type(error), error, error.__traceback__):
+            raise lease.error() from None
+        if isinstance(error, trio.Cancelled):
+            _log_loss(lease)
 
 
 def _log_loss(lease: Lease) -> None:

@@ -226,8 +226,8 @@ class Lifecycle:
         self._engine.locks.give_back(hold.lock)
         self._holds.pop(hold.task, None)  # gone already if the request ended at the same time
 
-    async def _end(self, hold: Hold, level: Level) -> None:
-        """End a level with its changes. In any case it is ended.
+    async def _end(self, hold: Hold, level: Level, scope: trio.CancelScope) -> None:
+        """End a level with its changes. In any case it is ended; `scope` is for `Locks.commit`.
 
         Cancellation: before the commit, never after.
         """
@@ -245,7 +245,7 @@ class Lifecycle:
         try:
             await trio.lowlevel.checkpoint_if_cancelled()  # a body cancelled without a checkpoint rolls back
             hold.lock.lease.refuse_lost()
-            await self._commit(hold)
+            await self._commit(hold, scope)
         except SessionEndedError as error:
             ended = None if error.reason == "expired" else error.reason
             self._known.learn(None if ended is None else hold.id, Loaded(ended=ended))
@@ -253,7 +253,7 @@ class Lifecycle:
         finally:
             self._release(hold)
 
-    async def _commit(self, hold: Hold) -> None:
+    async def _commit(self, hold: Hold, scope: trio.CancelScope) -> None:
         """Decide what the commit is to do, and have it done."""
         engine, work = self._engine, hold.work
         old = hold.lock.loaded.blob
@@ -269,12 +269,12 @@ class Lifecycle:
         try:
             match change:
                 case Change.WRITE:
-                    self._known.committed(id, await engine.locks.commit(hold.lock, blob))
+                    self._known.committed(id, await engine.locks.commit(hold.lock, blob, scope))
                 case Change.MOVE:
                     reason = destroyed if work.cleared else "replaced"
-                    self._known.committed(id, await engine.locks.rotate(hold.lock, key, blob, reason))
+                    self._known.committed(id, await engine.locks.rotate(hold.lock, key, blob, reason, scope))
                 case Change.END if old is not None:
-                    await engine.locks.destroy(hold.lock, destroyed)
+                    await engine.locks.destroy(hold.lock, destroyed, scope)
                     self._known.cleared()
                 case _:
                     engine.locks.end_unchanged(hold.lock)

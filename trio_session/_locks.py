@@ -15,7 +15,7 @@ from typing import TypeVar
 import trio
 
 from ._config import SessionConfig
-from ._errors import CommitUnknownError, EndReason, LockLostError, LossReason
+from ._errors import EndReason, LockLostError, LossReason
 from ._gate import Gate
 from ._leases import Lease, LeaseKeeper, Terms
 from .abc import Loaded, SessionStore
@@ -153,8 +153,14 @@ class Locks:
         self._commits += 1
         self._free(held.lease)
 
-    async def commit(self, held: HeldLock, blob: bytes) -> Loaded:
+    async def commit(self, held: HeldLock, blob: bytes, scope: trio.CancelScope) -> Loaded:
         """Write `blob` and end the lock; the next task in our own queue may inherit it.
+
+        Args:
+            held: the lock.
+            blob: the new data.
+            scope: the caller's innermost one, to be left right after this. It gets a shield and a deadline here; that
+                it catches a `Cancelled` means `CommitUnknownError`.
 
         Raises as `SessionStore.commit` does. The lock is given back in any case.
 
@@ -169,8 +175,9 @@ class Locks:
                 self._store.commit(
                     lease.key, lease.token, version=held.loaded.version, blob=blob, life=self._life, heir=heir
                 ),
+                scope,
             )
-        except CommitUnknownError:
+        except BaseException:
             if heir is not None:
                 self._store.release(lease.key, heir)  # it may have been handed on; the heir has yet to ask
             raise
@@ -184,7 +191,9 @@ class Locks:
                 self._store.release(lease.key, heir)  # the heir gave up while the store was asked
         return record
 
-    async def rotate(self, held: HeldLock, new_key: str, blob: bytes, reason: EndReason) -> Loaded:
+    async def rotate(
+        self, held: HeldLock, new_key: str, blob: bytes, reason: EndReason, scope: trio.CancelScope
+    ) -> Loaded:
         """Move the record to `new_key`, and end the lock; otherwise as `commit`."""
         rotation = self._store.rotate(
             held.lease.key,
@@ -195,26 +204,26 @@ class Locks:
             life=self._life,
             reason=reason,
         )
-        version = await self._landed_safely(held, rotation)
+        version = await self._landed_safely(held, rotation, scope)
         self._free(held.lease)
         return Loaded(version, blob)
 
-    async def destroy(self, held: HeldLock, reason: EndReason) -> None:
+    async def destroy(self, held: HeldLock, reason: EndReason, scope: trio.CancelScope) -> None:
         """Remove the record, and end the lock; otherwise as `commit`."""
-        await self._landed_safely(held, self._store.destroy(held.lease.key, held.lease.token, reason=reason))
+        await self._landed_safely(held, self._store.destroy(held.lease.key, held.lease.token, reason=reason), scope)
         self._free(held.lease)
 
-    async def _landed_safely(self, held: HeldLock, write: Awaitable[T]) -> T:
+    async def _landed_safely(self, held: HeldLock, write: Awaitable[T], scope: trio.CancelScope) -> T:
         """What all writes have in common: they cannot be cancelled, they are bounded, and they fail clean."""
         held.ended = True
         held.lease.end()
         self._in_flight += 1
+        scope.shield = True
+        scope.deadline = trio.current_time() + self._config.commit_timeout
         try:
-            with trio.CancelScope(shield=True, deadline=trio.current_time() + self._config.commit_timeout):
-                result = await write
-                self._commits += 1
-                return result
-            raise CommitUnknownError
+            result = await write
+            self._commits += 1
+            return result
         except BaseException as error:
             if isinstance(error, LockLostError):
                 held.lease.lose(error.reason)

@@ -13,6 +13,7 @@ from typing import Any, Self, TypeVar, final, overload
 import trio
 
 from ._block import Block
+from ._errors import CommitUnknownError
 from ._generators import may_be_abandoned
 from ._lifecycle import Lifecycle
 from ._states import Action, step
@@ -197,8 +198,11 @@ class Session(Lifecycle, Mapping[str, Any]):
             SessionNotLockedError: this task does not hold the lock.
         """
         hold = self._require(Action.COMMIT)
-        await self._end(hold, hold.work.levels[-1])
-        await trio.lowlevel.cancel_shielded_checkpoint()
+        with trio.CancelScope() as scope:
+            await self._end(hold, hold.work.levels[-1], scope)
+            await trio.lowlevel.cancel_shielded_checkpoint()
+            return
+        raise CommitUnknownError
 
     async def rollback(self) -> None:
         """End one level without its changes; the outermost one gives back the lock.
