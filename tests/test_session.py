@@ -648,10 +648,17 @@ async def test_the_wait_is_bounded(manager: SessionManager, autojump_clock: Mock
     async with trio.open_nursery() as nursery, manager.session(id).locked():
         nursery.start_soon(wait_in_vain, manager.session(id), None, 10.0)
         nursery.start_soon(wait_in_vain, manager.session(id), 0.25, 0.25)
+        nursery.start_soon(lock_in_vain, manager.session(id))
         await trio.sleep(11)
-        assert manager.statistics().lock_timeouts == 2
+        assert manager.statistics().lock_timeouts == 3
         assert manager.statistics().tasks_waiting == 0
     assert issubclass(LockTimeoutError, trio.TooSlowError)
+
+
+async def lock_in_vain(session: Session) -> None:
+    with pytest.raises(LockTimeoutError):
+        await session.lock(0.25)
+    assert not session.is_locked
 
 
 async def wait_in_vain(session: Session, timeout: float | None, waits: float) -> None:

@@ -77,12 +77,12 @@ class Gate:
             SessionBusyError: the line is full.
             SessionStateError: waiting could never end, because the holder waits for this task.
         """
-        await trio.lowlevel.checkpoint_if_cancelled()
         task = trio.lowlevel.current_task()
         line = self._lines.get(key)
         if line is None:
             self._lines[key] = _Line(task, block=block)
-            return None
+            return None  # whoever need not wait goes on to the store, whose `acquire` is a checkpoint
+        await trio.lowlevel.checkpoint_if_cancelled()
         _refuse_deadlock(line, task)
         if len(line.waiters) >= self._max_waiters:
             raise SessionBusyError(self._max_waiters)

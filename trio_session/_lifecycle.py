@@ -258,8 +258,10 @@ class Lifecycle:
         engine, work = self._engine, hold.work
         old = hold.lock.loaded.blob
         change = work.change(stored=old is not None)
-        id = engine.ids.new(like=hold.id) if change is Change.MOVE else hold.id
-        key = engine.ids.key(id) if change is Change.MOVE else hold.lock.lease.key
+        id, key = hold.id, hold.lock.lease.key
+        if change is Change.MOVE:
+            id = engine.ids.new(like=id)
+            key = engine.ids.key(id)
         blob = engine.codec.encode(work.data, context=key.encode())
         if change is Change.WRITE and blob == old:
             change = Change.NOTHING
@@ -321,8 +323,7 @@ class Lifecycle:
     async def _settle(self) -> None:
         """Let a commit under way land."""
         while self._flying:
-            if self._landed is None:
-                self._landed = trio.Event()
+            self._landed = self._landed or trio.Event()
             await self._landed.wait()
 
     def _roll_back_left_behind(self) -> None:

@@ -104,6 +104,20 @@ MUTANTS: tuple[Mutant, ...] = (
         tests=("tests/test_session.py::test_too_much_data",),
     ),
     Mutant(
+        name="a wait that timed out as it ended cancels the body",
+        file="trio_session/_block.py",
+        old="        if scope.cancel_called:  # the wait",
+        new="        if False:  # the wait",
+        tests=("tests/test_leases.py::test_a_wait_that_times_out_as_it_ends",),
+    ),
+    Mutant(
+        name="a loss that a shield kept out is told as an unknown commit",
+        file="trio_session/_block.py",
+        old="(scope.cancel_called or level is not hold.work.levels[0]):",
+        new="level is not hold.work.levels[0]:",
+        tests=("tests/test_leases.py::test_a_body_that_was_shielded_hears_of_its_loss",),
+    ),
+    Mutant(
         name="a commit can be cancelled half-way",
         file="trio_session/_locks.py",
         old="        scope.shield = True\n",
@@ -302,7 +316,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="the cookie goes out before the commit has landed",
         file="trio_session/_lifecycle.py",
-        old="        while self._flying:\n            if self._landed is None:\n                self._landed = trio.Event()\n            await self._landed.wait()\n",
+        old="        while self._flying:\n            self._landed = self._landed or trio.Event()\n            await self._landed.wait()\n",
         new="        pass\n",
         tests=("tests/test_middleware.py::test_the_start_waits_for_a_commit_under_way",),
     ),
