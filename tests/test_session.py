@@ -642,6 +642,18 @@ async def test_tasks_of_one_request_exclude_each_other(manager: SessionManager, 
     assert order == [0, 1, 2, 3, 4]
 
 
+async def test_a_block_is_entered_once(manager: SessionManager) -> None:
+    """What `locked()` returns stands for one block; a second one, even inside the first, is refused."""
+    session = manager.session()
+    block = session.locked()
+    async with block as data:
+        data["n"] = 1
+        with pytest.raises(RuntimeError, match="once"):
+            async with block:
+                raise AssertionError("not reached")
+    assert await data_of(manager, session.id) == {"n": 1}
+
+
 async def test_the_wait_is_bounded(manager: SessionManager, autojump_clock: MockClock) -> None:
     """After lock_timeout, or the caller's own timeout, a LockTimeoutError; nothing is left waiting."""
     id = await stored(manager, n=1)

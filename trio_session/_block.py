@@ -28,7 +28,7 @@ class Block(AbstractAsyncContextManager[dict[str, Any]]):
         cancellable: the loss of the lock cancels the body.
     """
 
-    __slots__ = ("_cancellable", "_decode", "_hold", "_level", "_lifecycle", "_scope", "_timeout")
+    __slots__ = ("_cancellable", "_decode", "_entered", "_hold", "_level", "_lifecycle", "_scope", "_timeout")
 
     _hold: Hold
     _level: Level
@@ -40,10 +40,14 @@ class Block(AbstractAsyncContextManager[dict[str, Any]]):
         self._timeout = timeout
         self._decode = decode
         self._cancellable = cancellable
+        self._entered = False
         self._scope: trio.CancelScope | None = None
 
     @trio.lowlevel.enable_ki_protection  # or Ctrl-C could come between a scope's beginning and the care for its end
     async def __aenter__(self) -> dict[str, Any]:
+        if self._entered:
+            raise RuntimeError("this block was entered before; call locked() once for each")
+        self._entered = True
         hold = self._lifecycle._mine()
         if hold is not None:
             self._level = await self._lifecycle._deepen(hold)

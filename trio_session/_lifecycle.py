@@ -261,7 +261,7 @@ class Lifecycle:
         id, key = hold.id, hold.lock.lease.key
         if change is Change.MOVE:
             id = engine.ids.new(like=id)
-            key = engine.ids.key(id)
+            key = self._known.key(id)
         blob = engine.codec.encode(work.data, context=key.encode())
         if change is Change.WRITE and blob == old:
             change = Change.NOTHING

@@ -15,7 +15,7 @@ from typing import TypeVar
 import trio
 
 from ._config import SessionConfig
-from ._errors import EndReason, LockLostError, LossReason
+from ._errors import CommitUnknownError, EndReason, LockLostError, LossReason
 from ._gate import Gate
 from ._leases import Lease, LeaseKeeper, Terms
 from .abc import Loaded, SessionStore
@@ -177,8 +177,8 @@ class Locks:
                 ),
                 scope,
             )
-        except BaseException:
-            if heir is not None:
+        except BaseException as error:
+            if heir is not None and (scope.cancel_called or isinstance(error, CommitUnknownError)):
                 self._store.release(lease.key, heir)  # it may have been handed on; the heir has yet to ask
             raise
         record = Loaded(committed.version, blob, granted_at=started)
