@@ -24,7 +24,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("_codec", "_config", "_cookies", "_generators", "_ids", "_known", "_states", "_working"),
     ("_gate", "_leases", "_local_store", "_tasks", "redis"),
     ("_locks",),
-    ("_engine", "_lifecycle", "_manager", "_session"),
+    ("_block", "_engine", "_lifecycle", "_manager", "_session"),
     ("_asgi", "_lifespan", "_middleware"),
     ("__init__",),
     ("serving", "web"),

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 import trio
+import trio.lowlevel
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from trio_session import (
@@ -308,6 +309,51 @@ async def test_a_paused_process_cannot_write_late(mock_clock: MockClock) -> None
         assert await n_of(manager, id) == 1
 
 
+async def test_a_body_that_was_shielded_hears_of_its_loss(mock_clock: MockClock) -> None:
+    """It was cancelled in vain, so the commit tells it: nothing was written, and that is certain."""
+    async with opened() as manager:
+        id = await stored(manager)
+        with pytest.raises(LockLostError):
+            async with manager.session(id).locked() as data:
+                data["n"] = 2
+                with trio.CancelScope(shield=True):
+                    mock_clock.jump(60)
+                    await wait_all_tasks_blocked()
+        assert await n_of(manager, id) == 1
+
+
+async def test_an_inner_level_leaves_a_loss_to_the_outer_one(mock_clock: MockClock) -> None:
+    """Only the outermost commit could have written anything, so that is where it is told."""
+    async with opened() as manager:
+        session = manager.session(await stored(manager))
+        await session.lock()
+        async with session.locked() as data:
+            data["n"] = 2
+            mock_clock.jump(60)
+        assert session["n"] == 2
+        with pytest.raises(LockLostError):
+            await session.commit()
+
+
+async def test_a_wait_that_times_out_as_it_ends(autojump_clock: MockClock) -> None:
+    """The lock came, so the body runs: nothing is left of the deadline of the wait."""
+    async with opened() as manager:
+        id = await stored(manager)
+        acquire = manager._engine.store.acquire
+
+        async def slow_acquire(key: str, token: str, *, lease: float, life: Lifetime) -> Loaded:
+            loaded = await acquire(key, token, lease=lease, life=life)
+            with trio.CancelScope(shield=True):
+                await trio.sleep(1.5)
+            return loaded
+
+        manager._engine.store.acquire = slow_acquire  # type: ignore[method-assign]
+        async with manager.session(id).locked(timeout=1.0) as data:
+            await trio.lowlevel.checkpoint()
+            data["n"] = 2
+        assert await n_of(manager, id) == 2
+
+
 async def test_the_store_refuses_a_late_commit_by_itself(mock_clock: MockClock) -> None:
     """Even a holder that does not know of its loss cannot overwrite another's commit: that is the fence."""
     faulty = FaultyStore()
@@ -508,6 +554,13 @@ async def test_a_commit_without_an_answer_is_unknown(autojump_clock: MockClock) 
         with pytest.raises(CommitUnknownError):
             await manager.session(id).increment("n")
         assert trio.current_time() == pytest.approx(5.0)
+        assert manager.statistics().locks_held == 0
+        session = manager.session(id)
+        await session.lock()
+        session["n"] = 100
+        with pytest.raises(CommitUnknownError):
+            await session.commit()
+        assert trio.current_time() == pytest.approx(10.0)
         assert manager.statistics().locks_held == 0
 
 

@@ -643,16 +643,35 @@ async def test_tasks_of_one_request_exclude_each_other(manager: SessionManager, 
     assert order == [0, 1, 2, 3, 4]
 
 
+async def test_a_block_is_entered_once(manager: SessionManager) -> None:
+    """What `locked()` returns stands for one block; a second one, even inside the first, is refused."""
+    session = manager.session()
+    block = session.locked()
+    async with block as data:
+        data["n"] = 1
+        with pytest.raises(RuntimeError, match="once"):
+            async with block:
+                raise AssertionError("not reached")
+    assert await data_of(manager, session.id) == {"n": 1}
+
+
 async def test_the_wait_is_bounded(manager: SessionManager, autojump_clock: MockClock) -> None:
     """After lock_timeout, or the caller's own timeout, a LockTimeoutError; nothing is left waiting."""
     id = await stored(manager, n=1)
     async with trio.open_nursery() as nursery, manager.session(id).locked():
         nursery.start_soon(wait_in_vain, manager.session(id), None, 10.0)
         nursery.start_soon(wait_in_vain, manager.session(id), 0.25, 0.25)
+        nursery.start_soon(lock_in_vain, manager.session(id))
         await trio.sleep(11)
-        assert manager.statistics().lock_timeouts == 2
+        assert manager.statistics().lock_timeouts == 3
         assert manager.statistics().tasks_waiting == 0
     assert issubclass(LockTimeoutError, trio.TooSlowError)
+
+
+async def lock_in_vain(session: Session) -> None:
+    with pytest.raises(LockTimeoutError):
+        await session.lock(0.25)
+    assert not session.is_locked
 
 
 async def wait_in_vain(session: Session, timeout: float | None, waits: float) -> None:

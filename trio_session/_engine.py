@@ -33,8 +33,11 @@ class Engine:
         self.life = self.config.life
 
     def decode(self, blob: bytes, id: str) -> dict[str, Any]:
+        return self.decode_under(self.ids.key(id), blob)
+
+    def decode_under(self, key: str, blob: bytes) -> dict[str, Any]:
         try:
-            return self.codec.decode(blob, context=self.ids.key(id).encode())
+            return self.codec.decode(blob, context=key.encode())
         except SessionDataError:
             if self.config.undecodable == "raise":
                 raise

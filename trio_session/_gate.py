@@ -34,14 +34,14 @@ class _Line:
 
     __slots__ = ("nurseries", "task", "waiters")
 
-    def __init__(self, waiter: _Waiter) -> None:
+    def __init__(self, task: Task, *, block: bool) -> None:
         self.waiters: OrderedDict[str, _Waiter] = OrderedDict()  # by token, first come first
-        self.admit(waiter)
+        self.admit(task, block=block)
 
-    def admit(self, waiter: _Waiter) -> None:
-        self.task = waiter.task
+    def admit(self, task: Task, *, block: bool) -> None:
+        self.task = task
         # A nursery of the holder that is not among these was opened inside its block.
-        self.nurseries = tuple(waiter.task.child_nurseries) if waiter.block else None
+        self.nurseries = tuple(task.child_nurseries) if block else None
 
 
 class Gate:
@@ -77,16 +77,16 @@ class Gate:
             SessionBusyError: the line is full.
             SessionStateError: waiting could never end, because the holder waits for this task.
         """
-        await trio.lowlevel.checkpoint_if_cancelled()
-        waiter = _Waiter(trio.lowlevel.current_task(), block)
+        task = trio.lowlevel.current_task()
         line = self._lines.get(key)
         if line is None:
-            self._lines[key] = _Line(waiter)
-            return None
-        _refuse_deadlock(line, waiter.task)
+            self._lines[key] = _Line(task, block=block)
+            return None  # whoever need not wait goes on to the store, whose `acquire` is a checkpoint
+        await trio.lowlevel.checkpoint_if_cancelled()
+        _refuse_deadlock(line, task)
         if len(line.waiters) >= self._max_waiters:
             raise SessionBusyError(self._max_waiters)
-        line.waiters[token] = waiter
+        waiter = line.waiters[token] = _Waiter(task, block)
 
         def abort(_: object) -> Abort:
             del line.waiters[token]
@@ -102,14 +102,14 @@ class Gate:
     def leave(self, key: str, *, heir: str | None = None, inheritance: Loaded | None = None) -> bool:
         """End a turn and begin the next. False if `heir`, who was to inherit, no longer waits."""
         line = self._lines[key]
-        inherits = heir is not None and next(iter(line.waiters), None) == heir
         if not line.waiters:
             del self._lines[key]
-            return inherits
-        _, waiter = line.waiters.popitem(last=False)
+            return False
+        token, waiter = line.waiters.popitem(last=False)
+        inherits = token == heir
         if inherits:
             waiter.inheritance = inheritance
-        line.admit(waiter)
+        line.admit(waiter.task, block=waiter.block)
         trio.lowlevel.reschedule(waiter.task)
         return inherits
 

@@ -30,7 +30,8 @@ class Known:
     Args:
         candidates: the ids the client sent, if they have the right shape; more than one until they are told apart.
         sent: the client sent a cookie of our name, of whatever shape.
-        decode: makes data of a record's bytes, given its id.
+        ids: the policy for ids.
+        decode: makes data of a record's bytes, given its key.
 
     Attributes:
         anchor: the id whose key is locked: the client's, or one that was made for the first commit. An id of the
@@ -46,6 +47,8 @@ class Known:
         "_blob",
         "_data",
         "_decode",
+        "_ids",
+        "_keyed",
         "_minted",
         "_removed",
         "_renewed",
@@ -60,7 +63,7 @@ class Known:
     )
 
     def __init__(
-        self, candidates: tuple[str, ...], *, sent: bool, decode: Callable[[bytes, str], dict[str, Any]]
+        self, candidates: tuple[str, ...], *, sent: bool, ids: Ids, decode: Callable[[str, bytes], dict[str, Any]]
     ) -> None:
         self.candidates = candidates
         self.anchor = candidates[0] if len(candidates) == 1 else None
@@ -70,6 +73,8 @@ class Known:
         self.epoch = 0
         self._sent = sent
         self._sent_ids = candidates
+        self._ids = ids
+        self._keyed = ("", "")  # the id that was hashed last, and its key
         self._decode = decode
         self._minted = False  # the anchor was made here, and nothing is stored under it yet
         self._renewed = False  # the id is new or its expiry was slid: the browser should hear of it
@@ -86,16 +91,23 @@ class Known:
     def id(self) -> str | None:
         return self.anchor if self.stored else None
 
-    def anchor_or_mint(self, ids: Ids) -> str:
+    def anchor_or_mint(self) -> str:
         if self.anchor is None:
-            self.anchor = ids.new()
+            self.anchor = self._ids.new()
             self._minted = True
         return self.anchor
+
+    def key(self, id: str) -> str:
+        """`Ids.key`, with a memory: one request asks for the same key again and again."""
+        if self._keyed[0] != id:
+            self._keyed = (id, self._ids.key(id))
+        return self._keyed[1]
 
     def data(self) -> dict[str, Any]:
         """The last committed data. Shared by all readers: it must not be changed."""
         if self._data is None:
-            self._data = {} if self._blob is None or self.anchor is None else self._decode(self._blob, self.anchor)
+            id, blob = self.anchor, self._blob
+            self._data = {} if blob is None or id is None else self._decode(self.key(id), blob)
         return self._data
 
     def adopts(self, loaded: Loaded) -> bool:

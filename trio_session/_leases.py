@@ -13,10 +13,10 @@ from math import inf
 
 import trio
 
-from ._errors import LossReason, StorageUnavailableError
+from ._errors import LockLostError, LossReason, StorageUnavailableError
 from .abc import SessionStore
 
-__all__ = ["Lease", "LeaseKeeper"]
+__all__ = ["Lease", "LeaseKeeper", "Terms"]
 
 logger = logging.getLogger("trio_session.leases")
 
@@ -28,54 +28,47 @@ _MARGIN_LEAST = 0.2  # seconds
 _RENEWALS_PER_LEASE = 3
 
 
+class Terms:
+    """What all leases of one manager have in common.
+
+    Args:
+        duration: seconds a lease lasts unless renewed.
+        hold_limit: it is not renewed once held for this long.
+        on_lost: called once for each, when it is first known that the lock is lost.
+    """
+
+    __slots__ = ("duration", "hold_limit", "margin", "on_lost")
+
+    def __init__(self, *, duration: float, hold_limit: float, on_lost: Callable[[LossReason], None]) -> None:
+        self.duration = duration
+        self.hold_limit = hold_limit
+        self.margin = max(_MARGIN_SHARE * duration, min(_MARGIN_LEAST, duration / 4))
+        self.on_lost = on_lost
+
+
 class Lease:
     """A lock as its holder sees it.
 
     Args:
         granted_at: trio time at or before which the lease began.
-        duration: seconds it lasts unless renewed.
-        hold_limit: it is not renewed once held for this long.
-        on_lost: called once, when it is first known that the lock is lost.
     """
 
-    __slots__ = (
-        "_duration",
-        "_limit",
-        "_lost",
-        "_margin",
-        "_on_lost",
-        "_scope",
-        "committing",
-        "expires",
-        "key",
-        "token",
-    )
+    __slots__ = ("_limit", "_lost", "_scope", "_terms", "committing", "expires", "key", "token")
 
-    def __init__(
-        self,
-        key: str,
-        token: str,
-        *,
-        granted_at: float,
-        duration: float,
-        hold_limit: float,
-        on_lost: Callable[[LossReason], None],
-    ) -> None:
+    def __init__(self, key: str, token: str, terms: Terms, *, granted_at: float) -> None:
         self.key = key
         self.token = token
-        self.expires = granted_at + duration
+        self.expires = granted_at + terms.duration
         self.committing = False  # the store was asked to end it: only its answer counts now
-        self._on_lost = on_lost
-        self._duration = duration
-        self._margin = max(_MARGIN_SHARE * duration, min(_MARGIN_LEAST, duration / 4))
-        self._limit = granted_at + hold_limit
+        self._terms = terms
+        self._limit = granted_at + terms.hold_limit
         self._lost: LossReason | None = None
         self._scope: trio.CancelScope | None = None
 
     @property
     def granted_at(self) -> float:
         """When the lease began, or was renewed last."""
-        return self.expires - self._duration
+        return self.expires - self._terms.duration
 
     @property
     def lost(self) -> bool:
@@ -90,7 +83,7 @@ class Lease:
     @property
     def deadline(self) -> float:
         """When a body has to end, unless the lease is renewed."""
-        return min(self._limit, self.expires - self._margin)
+        return min(self._limit, self.expires - self._terms.margin)
 
     def guard(self, scope: trio.CancelScope | None) -> None:
         """Cancel `scope`, which has our deadline, if the lease is lost; None ends that."""
@@ -98,7 +91,7 @@ class Lease:
 
     def extend(self, granted_at: float) -> None:
         """The lease was renewed by a request sent at `granted_at`."""
-        self.expires = granted_at + self._duration
+        self.expires = granted_at + self._terms.duration
         if self._scope is not None and not self.committing:
             self._scope.deadline = self.deadline
 
@@ -112,7 +105,7 @@ class Lease:
         """The lock is gone: cancel the body."""
         if self._lost is None:
             self._lost = reason
-            self._on_lost(reason)
+            self._terms.on_lost(reason)
         if self._scope is not None:
             self._scope.cancel()
 
@@ -122,9 +115,18 @@ class Lease:
             now = trio.current_time()
             if now >= self._limit:
                 self.lose("hold_limit")
-            elif now >= self.expires - self._margin:
+            elif now >= self.expires - self._terms.margin:
                 self.lose("lease_expired")
         return self._lost
+
+    def error(self) -> LockLostError:
+        """What to raise for the loss."""
+        return LockLostError(self.loss() or "lease_expired")
+
+    def refuse_lost(self) -> None:
+        """Raise if the lock is lost."""
+        if self.loss() is not None:
+            raise self.error()
 
 
 class LeaseKeeper:

@@ -57,12 +57,12 @@ class _Lock:
     def grant(self, token: str, lease: float, now: float) -> None:
         self.token, self.lease, self.expires = token, lease, now + lease
 
-    def grant_next(self, now: float) -> None:
+    def grant_next(self) -> None:
         """Give the lock, which must be free, to whoever waits first."""
         self.token = None
         if self.waiters:
             token, (granted, lease) = self.waiters.popitem(last=False)
-            self.grant(token, lease, now)
+            self.grant(token, lease, trio.current_time())
             granted.set()
 
 
@@ -94,10 +94,10 @@ class LocalStore(SessionStore):
 
     async def load(self, key: str, *, life: Lifetime) -> Loaded:
         await trio.lowlevel.checkpoint()
-        return self._load(key, life, granted_at=0.0)
+        return self._load(key, life, trio.current_time(), granted_at=0.0)
 
-    def _load(self, key: str, life: Lifetime, *, granted_at: float) -> Loaded:
-        now = self._clean()
+    def _load(self, key: str, life: Lifetime, now: float, *, granted_at: float) -> Loaded:
+        self._clean(now)
         record = self._current(key, now)
         if record is None:
             return Loaded(granted_at=granted_at)
@@ -132,27 +132,26 @@ class LocalStore(SessionStore):
         except BaseException:
             self.release(key, token)
             raise
-        return self._load(key, life, granted_at=lock.expires - lease)
+        return self._load(key, life, now, granted_at=lock.expires - lease)
 
     async def _wait(self, lock: _Lock, token: str, lease: float) -> None:
         granted = trio.Event()
         lock.waiters[token] = (granted, lease)  # keeps its place, if it has one
         with trio.move_on_at(lock.expires):  # a holder that died says nothing
             await granted.wait()
-        now = trio.current_time()
-        if lock.expires <= now:
-            lock.grant_next(now)
+        if lock.expires <= trio.current_time():
+            lock.grant_next()
 
-    def _holds(self, key: str, token: str) -> bool:
+    def _holds(self, key: str, token: str, now: float) -> bool:
         lock = self._locks.get(key)
-        return lock is not None and lock.token == token and lock.expires > trio.current_time()
+        return lock is not None and lock.token == token and lock.expires > now
 
     def release(self, key: str, token: str) -> None:
         lock = self._locks.get(key)
         if lock is None:
             return
         if lock.token == token:
-            lock.grant_next(trio.current_time())
+            lock.grant_next()
         else:
             lock.waiters.pop(token, None)
         if lock.token is None and not lock.waiters:
@@ -160,12 +159,13 @@ class LocalStore(SessionStore):
 
     async def renew(self, locks: Sequence[tuple[str, str]], *, lease: float) -> list[bool]:
         await trio.lowlevel.checkpoint()
-        return [self._renew(key, token, lease) for key, token in locks]
+        now = trio.current_time()
+        return [self._renew(key, token, lease, now) for key, token in locks]
 
-    def _renew(self, key: str, token: str, lease: float) -> bool:
-        held = self._holds(key, token)
+    def _renew(self, key: str, token: str, lease: float, now: float) -> bool:
+        held = self._holds(key, token, now)
         if held:
-            self._locks[key].grant(token, lease, trio.current_time())
+            self._locks[key].grant(token, lease, now)
         return held
 
     # -- writing: nothing below awaits between the check and the write ----------------------------------------------
@@ -174,8 +174,9 @@ class LocalStore(SessionStore):
         self, key: str, token: str, *, version: bytes, blob: bytes, life: Lifetime, heir: str | None = None
     ) -> Committed:
         await trio.lowlevel.checkpoint_if_cancelled()
-        now = self._clean()
-        record = self._checked(key, token, version)
+        now = trio.current_time()
+        self._clean(now)
+        record = self._checked(key, token, version, now)
         if record is None:
             record = self._create(key, now)
         self._write(key, record, blob, now, life)
@@ -190,8 +191,9 @@ class LocalStore(SessionStore):
         self, key: str, token: str, *, version: bytes, new_key: str, blob: bytes, life: Lifetime, reason: EndReason
     ) -> bytes:
         await trio.lowlevel.checkpoint_if_cancelled()
-        old = self._checked(key, token, version)
-        now = self._clean()
+        now = trio.current_time()
+        old = self._checked(key, token, version, now)
+        self._clean(now)
         record = self._create(new_key, now)
         if old is not None and reason == "replaced":
             record.created = old.created
@@ -202,19 +204,20 @@ class LocalStore(SessionStore):
 
     async def destroy(self, key: str, token: str, *, reason: EndReason) -> None:
         await trio.lowlevel.checkpoint_if_cancelled()
-        if not self._holds(key, token):
+        now = trio.current_time()
+        if not self._holds(key, token, now):
             raise LockLostError("lease_expired")
-        now = self._clean()
+        self._clean(now)
         record = self._current(key, now)
         if record is not None and record.ended is None:
             self._bury(key, now, reason)
         self.release(key, token)
 
-    def _checked(self, key: str, token: str, version: bytes) -> _Record | None:
+    def _checked(self, key: str, token: str, version: bytes, now: float) -> _Record | None:
         """The record that may be written now. The fence: who lost the lock, or the record, does not pass."""
-        if not self._holds(key, token):
+        if not self._holds(key, token, now):
             raise LockLostError("lease_expired")
-        record = self._current(key, trio.current_time())
+        record = self._current(key, now)
         if record is not None and record.ended is None and record.version == version:
             return record
         if record is None and version == b"":
@@ -255,15 +258,13 @@ class LocalStore(SessionStore):
             record.alarm = record.expires
             heapq.heappush(self._alarms, (record.expires, key))
 
-    def _clean(self) -> float:
-        """Clear away some expired records; returns the time."""
-        now = trio.current_time()
+    def _clean(self, now: float) -> None:
+        """Clear away some expired records."""
         alarms = self._alarms
         for _ in range(_CLEANED_PER_OPERATION):
             if not alarms or alarms[0][0] > now:
                 break
             self._heed_alarm(now)
-        return now
 
     def _heed_alarm(self, now: float) -> None:
         """Take the first alarm; its record goes if it has expired at `now`, and else has its alarm put off."""

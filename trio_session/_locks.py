@@ -17,7 +17,7 @@ import trio
 from ._config import SessionConfig
 from ._errors import CommitUnknownError, EndReason, LockLostError, LossReason
 from ._gate import Gate
-from ._leases import Lease, LeaseKeeper
+from ._leases import Lease, LeaseKeeper, Terms
 from .abc import Loaded, SessionStore
 
 __all__ = ["HeldLock", "Locks", "SessionStatistics"]
@@ -69,6 +69,7 @@ class Locks:
         self._config = config
         self._life = config.life
         self._gate = Gate(config.max_waiters)
+        self._terms = Terms(duration=config.lock_lease, hold_limit=config.lock_hold_limit, on_lost=self._count_loss)
         self.keeper = LeaseKeeper(store, lease=config.lock_lease, on_lapse=self._free)
         # A token is unique among all processes: a random name for this one, and a number.
         self._name = secrets.token_hex(8)
@@ -79,7 +80,7 @@ class Locks:
         self._lock_timeouts = 0
         self._in_flight = 0
         self._asking = 0  # tasks that have passed the gate and wait for the store
-        self._landed = trio.Event()
+        self._landed: trio.Event | None = None  # somebody waits until no commit is in flight
 
     def statistics(self) -> SessionStatistics:
         return SessionStatistics(
@@ -109,14 +110,13 @@ class Locks:
 
         Cancellation: nothing is left behind.
         """
-        config = self._config
         token = f"{self._name}{next(self._numbers):08x}"
         loaded = await self._gate.enter(key, token, block=block)
         try:
             if loaded is None and wanted():
                 self._asking += 1
                 try:
-                    loaded = await self._store.acquire(key, token, lease=config.lock_lease, life=self._life)
+                    loaded = await self._store.acquire(key, token, lease=self._config.lock_lease, life=self._life)
                 finally:
                     self._asking -= 1
         except BaseException:
@@ -126,14 +126,7 @@ class Locks:
             self._store.release(key, token)
             self._gate.leave(key)
             return None
-        lease = Lease(
-            key,
-            token,
-            granted_at=loaded.granted_at,
-            duration=config.lock_lease,
-            hold_limit=config.lock_hold_limit,
-            on_lost=self._count_loss,
-        )
+        lease = Lease(key, token, self._terms, granted_at=loaded.granted_at)
         self.keeper.hold(lease)
         return HeldLock(lease, loaded)
 
@@ -160,8 +153,14 @@ class Locks:
         self._commits += 1
         self._free(held.lease)
 
-    async def commit(self, held: HeldLock, blob: bytes) -> Loaded:
+    async def commit(self, held: HeldLock, blob: bytes, scope: trio.CancelScope) -> Loaded:
         """Write `blob` and end the lock; the next task in our own queue may inherit it.
+
+        Args:
+            held: the lock.
+            blob: the new data.
+            scope: the caller's innermost one, to be left right after this. It gets a shield and a deadline here; that
+                it catches a `Cancelled` means `CommitUnknownError`.
 
         Raises as `SessionStore.commit` does. The lock is given back in any case.
 
@@ -176,9 +175,10 @@ class Locks:
                 self._store.commit(
                     lease.key, lease.token, version=held.loaded.version, blob=blob, life=self._life, heir=heir
                 ),
+                scope,
             )
-        except CommitUnknownError:
-            if heir is not None:
+        except BaseException as error:
+            if heir is not None and (scope.cancel_called or isinstance(error, CommitUnknownError)):
                 self._store.release(lease.key, heir)  # it may have been handed on; the heir has yet to ask
             raise
         record = Loaded(committed.version, blob, granted_at=started)
@@ -191,7 +191,9 @@ class Locks:
                 self._store.release(lease.key, heir)  # the heir gave up while the store was asked
         return record
 
-    async def rotate(self, held: HeldLock, new_key: str, blob: bytes, reason: EndReason) -> Loaded:
+    async def rotate(
+        self, held: HeldLock, new_key: str, blob: bytes, reason: EndReason, scope: trio.CancelScope
+    ) -> Loaded:
         """Move the record to `new_key`, and end the lock; otherwise as `commit`."""
         rotation = self._store.rotate(
             held.lease.key,
@@ -202,26 +204,26 @@ class Locks:
             life=self._life,
             reason=reason,
         )
-        version = await self._landed_safely(held, rotation)
+        version = await self._landed_safely(held, rotation, scope)
         self._free(held.lease)
         return Loaded(version, blob)
 
-    async def destroy(self, held: HeldLock, reason: EndReason) -> None:
+    async def destroy(self, held: HeldLock, reason: EndReason, scope: trio.CancelScope) -> None:
         """Remove the record, and end the lock; otherwise as `commit`."""
-        await self._landed_safely(held, self._store.destroy(held.lease.key, held.lease.token, reason=reason))
+        await self._landed_safely(held, self._store.destroy(held.lease.key, held.lease.token, reason=reason), scope)
         self._free(held.lease)
 
-    async def _landed_safely(self, held: HeldLock, write: Awaitable[T]) -> T:
+    async def _landed_safely(self, held: HeldLock, write: Awaitable[T], scope: trio.CancelScope) -> T:
         """What all writes have in common: they cannot be cancelled, they are bounded, and they fail clean."""
         held.ended = True
         held.lease.end()
         self._in_flight += 1
+        scope.shield = True
+        scope.deadline = trio.current_time() + self._config.commit_timeout
         try:
-            with trio.CancelScope(shield=True, deadline=trio.current_time() + self._config.commit_timeout):
-                result = await write
-                self._commits += 1
-                return result
-            raise CommitUnknownError
+            result = await write
+            self._commits += 1
+            return result
         except BaseException as error:
             if isinstance(error, LockLostError):
                 held.lease.lose(error.reason)
@@ -230,9 +232,8 @@ class Locks:
             raise
         finally:
             self._in_flight -= 1
-            if not self._in_flight:
+            if self._landed is not None and not self._in_flight:
                 self._landed.set()
-                self._landed = trio.Event()
 
     async def close(self) -> None:
         """Let commits in flight land, and give back what is still held.
@@ -245,4 +246,5 @@ class Locks:
                 self._free(lease)
         with trio.CancelScope(shield=True):
             while self._in_flight:
+                self._landed = trio.Event()
                 await self._landed.wait()

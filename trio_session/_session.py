@@ -5,16 +5,19 @@ The machine behind it is `_lifecycle`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from types import MappingProxyType
 from typing import Any, Self, TypeVar, final, overload
 
 import trio
 
+from ._block import Block
+from ._errors import CommitUnknownError
 from ._generators import may_be_abandoned
 from ._lifecycle import Lifecycle
 from ._states import Action, step
+from ._working import WorkingCopy
 
 __all__ = ["Session"]
 
@@ -168,7 +171,7 @@ class Session(Lifecycle, Mapping[str, Any]):
             be cancelled, and is bounded by `commit_timeout`. In an async generator that is not driven by `web.App`,
             the loss of the lock cannot cancel the block; it is told at the commit, as with `lock()`.
         """
-        return self._locked(timeout, cancellable=not may_be_abandoned(1))
+        return Block(self, timeout, cancellable=not may_be_abandoned(1))
 
     async def lock(self, timeout: float | None = None) -> None:
         """Take the lock and read the newest data; or go one level deeper, if this task has the lock.
@@ -176,7 +179,15 @@ class Session(Lifecycle, Mapping[str, Any]):
         Each `lock` is ended by one `commit`, `rollback` or `unlock`. Prefer `locked()`: it cannot be left open, and
         the loss of the lock cancels its body. Arguments and exceptions are those of entering `locked()`.
         """
-        await self._enter(timeout, block=False)
+        hold = self._mine()
+        if hold is not None:
+            await self._deepen(hold)
+            return
+        timeout = self._timeout(timeout)
+        with trio.CancelScope(deadline=trio.current_time() + timeout):
+            await self._take(block=False)
+            return
+        raise self._timed_out(timeout)
 
     async def commit(self) -> None:
         """End one level with its changes; the outermost one writes them and gives back the lock.
@@ -187,8 +198,11 @@ class Session(Lifecycle, Mapping[str, Any]):
             SessionNotLockedError: this task does not hold the lock.
         """
         hold = self._require(Action.COMMIT)
-        await self._end(hold, hold.work.levels[-1])
-        await trio.lowlevel.cancel_shielded_checkpoint()
+        with trio.CancelScope() as scope:
+            await self._end(hold, hold.work.levels[-1], scope)
+            await trio.lowlevel.cancel_shielded_checkpoint()
+            return
+        raise CommitUnknownError
 
     async def rollback(self) -> None:
         """End one level without its changes; the outermost one gives back the lock.
@@ -246,6 +260,15 @@ class Session(Lifecycle, Mapping[str, Any]):
         self._require(Action.REGENERATE).work.regenerate = True
 
     # -- lock, change and commit in one go; inside a lock of this task the change is staged --------------------------
+
+    async def _change(self, change: Callable[[WorkingCopy], T], *, decode: bool = True) -> T:
+        hold = self._mine()
+        if hold is not None:
+            await trio.lowlevel.checkpoint()
+            hold.lock.lease.refuse_lost()
+            return change(hold.work)
+        async with Block(self, None, decode=decode):
+            return change(self._require(Action.SET).work)
 
     async def put(self, name: str, value: object) -> None:
         """Set one value. Exceptions and cancellation are those of `locked()`, here and below."""

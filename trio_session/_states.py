@@ -14,6 +14,8 @@ __all__ = ["TRANSITIONS", "Action", "State", "step"]
 
 
 class State(Enum):
+    __hash__ = object.__hash__  # Enum's own is written in Python, and each step looks two of these up
+
     UNREAD = auto()  # nothing is known about the data yet
     READ = auto()  # the last committed data is known
     LOCKED = auto()  # this task holds the lock
@@ -22,6 +24,8 @@ class State(Enum):
 
 
 class Action(Enum):
+    __hash__ = object.__hash__
+
     GET = "get()"
     READ = "read()"
     SET = "set()"
