@@ -152,8 +152,8 @@ class Known:
         self.candidates = ()
         self.read = True
         self.epoch += 1
-        self._blob = blob
-        self._data = None
+        if blob != self._blob:  # else what was decoded stays true
+            self._blob, self._data = blob, None
 
     def cookie(self) -> CookieAction:
         if self.stored:

@@ -142,9 +142,11 @@ class Locks:
         held.ended = True
         self._free(held.lease)
 
-    def _free(self, lease: Lease) -> None:
+    def _free(self, lease: Lease, *, released: bool = False) -> None:
+        """Let others have it; the store knows already if it was `released` by a write."""
         if self.keeper.drop(lease):
-            self._store.release(lease.key, lease.token)
+            if not released:
+                self._store.release(lease.key, lease.token)
             self._gate.leave(lease.key)
 
     def end_unchanged(self, held: HeldLock) -> None:
@@ -183,7 +185,7 @@ class Locks:
             raise
         record = Loaded(committed.version, blob, granted_at=started)
         if heir is None or not committed.handed_on:
-            self._free(lease)
+            self._free(lease, released=True)
         else:
             self.keeper.drop(lease)
             fresh = trio.current_time() - started < self._config.lock_lease / 3
@@ -205,13 +207,13 @@ class Locks:
             reason=reason,
         )
         version = await self._landed_safely(held, rotation, scope)
-        self._free(held.lease)
+        self._free(held.lease, released=True)
         return Loaded(version, blob)
 
     async def destroy(self, held: HeldLock, reason: EndReason, scope: trio.CancelScope) -> None:
         """Remove the record, and end the lock; otherwise as `commit`."""
         await self._landed_safely(held, self._store.destroy(held.lease.key, held.lease.token, reason=reason), scope)
-        self._free(held.lease)
+        self._free(held.lease, released=True)
 
     async def _landed_safely(self, held: HeldLock, write: Awaitable[T], scope: trio.CancelScope) -> T:
         """What all writes have in common: they cannot be cancelled, they are bounded, and they fail clean."""
