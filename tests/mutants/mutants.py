@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from ._runner import Mutant
+from .redis_mutants import REDIS_MUTANTS
 
 MUTANTS: tuple[Mutant, ...] = (
+    *REDIS_MUTANTS,
     Mutant(
         name="changes are allowed without the lock",
         file="trio_session/_states.py",

@@ -112,7 +112,7 @@ class Address:
 
     name: str
     open_stream: OpenStream = field(repr=False)
-    username: str | None = None
+    username: str | None = field(default=None, repr=False)
     password: str | None = field(default=None, repr=False)
     db: int = 0
 
@@ -128,7 +128,7 @@ class Address:
             open_stream: opens the byte stream instead.
 
         Raises:
-            ConfigError: the URL has TLS options that do not fit.
+            ConfigError: the URL has options that do not fit.
         """
         if connection.url is None:
             options: dict[str, Any] = {
@@ -141,7 +141,10 @@ class Address:
             }
             scheme = connection.scheme
         else:
-            options = dict(parse_url(connection.url))  # type: ignore[no-untyped-call]
+            try:
+                options = dict(parse_url(connection.url))  # type: ignore[no-untyped-call]
+            except ValueError as error:
+                raise ConfigError(f"url has an option that does not fit: {error}") from error
             kind = options.get("connection_class")
             scheme = "rediss" if kind is SSLConnection else "unix" if kind is UnixDomainSocketConnection else "redis"
         name, opener = _opener(scheme, options)
@@ -177,11 +180,12 @@ class Address:
 
     async def _log_in(self, connection: Connection) -> None:
         hello: list[str | int] = ["HELLO", 2]
-        if self.password is not None:
-            hello += ["AUTH", self.username or "default", self.password]
+        if self.username is not None or self.password is not None:
+            hello += ["AUTH", self.username or "default", self.password or ""]
         hello += ["SETNAME", f"trio_session-{os.getpid()}"]
-        greeting, selected = await connection.ask(tuple(hello), ("SELECT", self.db))
-        _check_greeting(greeting)
+        await connection.stream.send_all(pack(tuple(hello)) + pack(("SELECT", self.db)))
+        _check_greeting(await connection.receive())  # first: a server that says no may hang up then
+        selected = await connection.receive()
         if isinstance(selected, ServerError):
             raise RefusedError(f"database {self.db}: {selected}") from to_exception(selected)
 
@@ -192,9 +196,11 @@ def _check_greeting(greeting: Reply) -> None:
         if isinstance(error, redis.exceptions.BusyLoadingError):
             raise error
         raise RefusedError(str(error)) from error
-    assert isinstance(greeting, list)
-    said = dict(zip(greeting[::2], greeting[1::2], strict=True))
-    version = str(bytes(said[b"version"]), "ascii", "replace")  # type: ignore[arg-type]
+    said = dict(zip(greeting[::2], greeting[1::2], strict=False)) if isinstance(greeting, list) else {}
+    number = said.get(b"version")
+    if not isinstance(number, bytes):
+        raise RefusedError("it does not greet as Redis does")
+    version = number.decode("ascii", "replace")
     parts = tuple(int(part) for part in version.split(".")[:2] if part.isdecimal())
     if parts < _OLDEST:
         raise RefusedError(f"Redis {version} is too old, at least 6.2 is needed")

@@ -13,7 +13,7 @@ from typing import NoReturn
 import redis.exceptions
 
 from .._errors import StorageUnavailableError
-from ._connection import Address, Connection
+from ._connection import Address, Connection, RefusedError
 from ._resp import Reply, ServerError, to_exception
 from ._supervisor import Supervisor
 
@@ -63,7 +63,7 @@ class Control:
     async def _subscribe(self, connection: Connection) -> None:
         (reply,) = await connection.ask(("SUBSCRIBE", self._channel))
         if isinstance(reply, ServerError):
-            raise to_exception(reply)
+            raise RefusedError(str(reply)) from to_exception(reply)  # nobody has to wait for the next attempt
 
     async def _serve(self, connection: Connection) -> NoReturn:
         self._change(listening=True)

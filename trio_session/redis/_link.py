@@ -41,6 +41,7 @@ class Command:
 
     Attributes:
         task: who waits for the reply, if anybody.
+        on_reply: called with it, if nobody waits.
         insists: once written it may have run, so it is sent again for as long as its caller waits.
         withdrawn: its caller was cancelled.
         sends: how often it was written, at least in part. If more than once, it may have run before.
@@ -49,12 +50,13 @@ class Command:
         failure: why there is none; if `sends` is 0 it has not run.
     """
 
-    __slots__ = ("failure", "insists", "payload", "reply", "sends", "sent_at", "task", "withdrawn")
+    __slots__ = ("failure", "insists", "on_reply", "payload", "reply", "sends", "sent_at", "task", "withdrawn")
 
-    def __init__(self, payload: bytes, task: Task | None, insists: bool) -> None:
+    def __init__(self, payload: bytes, task: Task | None, insists: bool = False) -> None:
         self.payload = payload
         self.task = task
         self.insists = insists
+        self.on_reply: Callable[[Reply], None] | None = None
         self.withdrawn = False
         self.sends = 0
         self.sent_at = 0.0
@@ -74,6 +76,8 @@ class Command:
         if self.task is not None:
             task, self.task = self.task, None
             trio.lowlevel.reschedule(task)
+        elif self.on_reply is not None:
+            self.on_reply(self.reply)
 
 
 class Link:
@@ -136,7 +140,7 @@ class Link:
 
     async def call_all(self, payloads: Iterable[bytes]) -> list[Command]:
         """Send commands in one go and wait until all of them have replies, or failures."""
-        commands = [Command(payload, None, insists=False) for payload in payloads]
+        commands = [Command(payload, None) for payload in payloads]
         if self._failure is not None:
             for command in commands:
                 command.failure = self._failure
@@ -154,10 +158,12 @@ class Link:
         await trio.lowlevel.wait_task_rescheduled(withdraw)  # replies come in order: the last one comes last
         return commands
 
-    def post(self, payload: bytes) -> None:
-        """Send a command whose reply interests nobody; if the server is away it is dropped."""
+    def post(self, payload: bytes, *, on_reply: Callable[[Reply], None] | None = None) -> None:
+        """Send a command that nobody waits for; if the server is away it is dropped."""
         if self._failure is None:
-            self._enqueue(Command(payload, None, insists=False))
+            command = Command(payload, None)
+            command.on_reply = on_reply
+            self._enqueue(command)
 
     async def drain(self) -> None:
         """Wait until everything sent before has been answered, or cannot be."""

@@ -53,6 +53,15 @@ class Server:
             return await self.persist(script, arguments, command)
         return command
 
+    def post(self, script: Script, *arguments: Argument) -> None:
+        """Have a script run whose answer interests nobody."""
+
+        def teach(reply: Reply) -> None:
+            if isinstance(reply, ServerError) and verdict_on(reply) is Verdict.LOAD_SCRIPT:
+                self.link.post(script.teach_and_call(*arguments))
+
+        self.link.post(script.call(*arguments), on_reply=teach)
+
     async def persist(self, script: Script, arguments: tuple[Argument, ...], command: Command) -> Command:
         """See to it that a script runs that did not the first time; otherwise as `run`."""
         gives_up_at = trio.current_time() + PATIENCE

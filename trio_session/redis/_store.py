@@ -75,6 +75,7 @@ class RedisStore(SessionStore):
         self._name = self._id.hex()
         self._commits = count(1)
         self._waiters = Waiters(self._refuse_offer)
+        self._held: set[str] = set()  # locks that are ours; the message that offered one may come after the fact
         self._control = Control(
             address,
             channel=f"{prefix}:p:{self._name}",
@@ -115,6 +116,7 @@ class RedisStore(SessionStore):
             int(_may_go_on(reign)),
         )
         reply = _written(await self._server.run(COMMIT, *arguments, insists=True))
+        self._held.discard(self._name + token)
         if reply == 3:
             heirs, since = reign or (0, trio.current_time())
             self._reigns[key] = heirs + 1, since
@@ -138,11 +140,13 @@ class RedisStore(SessionStore):
             _KIND_OF[reason],
         )
         _written(await self._server.run(ROTATE, *arguments, insists=True))
+        self._forget(key, token)
         return id
 
     async def destroy(self, key: str, token: str, *, reason: EndReason) -> None:
         arguments = (*self._keys(key), self._name + token, _GRACE, self._new_id(), _KIND_OF[reason])
         _written(await self._server.run(DESTROY, *arguments, insists=True))
+        self._forget(key, token)
 
     # -- locks --------------------------------------------------------------------------------------------------------
 
@@ -156,6 +160,7 @@ class RedisStore(SessionStore):
                 queue_life = _QUEUE_LIFE if self._control.listening else 0
                 command = await self._server.run(ACQUIRE, *keys, who, self._lease, _GRACE, queue_life, *life_in_ms)
                 if not isinstance(command.reply, int):
+                    self._held.add(who)
                     return _loaded(command.reply, granted_at=command.sent_at)
                 # A lease that ends by itself tells nobody, so we ask then.
                 ends = max(0.0, command.reply / 1000) + 0.005
@@ -167,12 +172,17 @@ class RedisStore(SessionStore):
             self._waiters.remove(who)
 
     def release(self, key: str, token: str) -> None:
+        self._forget(key, token)
+        self._server.post(RELEASE, *self._keys(key)[:3], self._name + token, _GRACE)
+
+    def _forget(self, key: str, token: str) -> None:
+        self._held.discard(self._name + token)
         self._reigns.pop(key, None)
-        self._server.link.post(RELEASE.call(*self._keys(key)[:3], self._name + token, _GRACE))
 
     def _refuse_offer(self, record: str, who: str) -> None:
         """Somebody who waits no longer was offered a lock: on it goes to the next."""
-        self._server.link.post(RELEASE.call(*_keys(record)[:3], who, _GRACE))
+        if who not in self._held:
+            self._server.post(RELEASE, *_keys(record)[:3], who, _GRACE)
 
     async def renew(self, locks: Sequence[tuple[str, str]], *, lease: float) -> list[bool]:
         if not locks:

@@ -4,6 +4,7 @@ _client         open_test_client: HTTP and WebSockets on one cookie jar, without
                 _websocket (the client's side), _cookie_jar, and _server _http _websocket_stream _lifespan (Hypercorn's)
 _trainer        SessionTrainer: sessions prepared and watched
 _checks         check_store: every promise of the store protocol
+_fake_redis     open_fake_redis: a Redis server in memory that fails on demand; its parts are _fake_redis_*
 plugin          the fixtures `session_client` and `session_trainer`; it must not cost anything where it is not used, so
                 what this door shows is loaded when it is asked for
 """
@@ -23,6 +24,7 @@ if _typing.TYPE_CHECKING:  # pragma: no cover - only type checkers go through he
         WebSocketClosed as WebSocketClosed,
         WebSocketRejected as WebSocketRejected,
     )
+    from ._fake_redis import FakeRedis as FakeRedis, open_fake_redis as open_fake_redis
     from ._response import ClientResponse as ClientResponse, StreamedResponse as StreamedResponse
     from ._trainer import SessionTrainer as SessionTrainer
     from ._websocket import ClientWebSocket as ClientWebSocket
@@ -33,6 +35,7 @@ __all__ = [
     "ClientWebSocket",
     "Cookie",
     "CookieJar",
+    "FakeRedis",
     "LifespanFailedError",
     "ResponseStatusError",
     "SessionTrainer",
@@ -40,6 +43,7 @@ __all__ = [
     "WebSocketClosed",
     "WebSocketRejected",
     "check_store",
+    "open_fake_redis",
     "open_test_client",
 ]
 
@@ -49,6 +53,7 @@ _MODULES = {
     "ClientWebSocket": "_websocket",
     "Cookie": "_cookie_jar",
     "CookieJar": "_cookie_jar",
+    "FakeRedis": "_fake_redis",
     "LifespanFailedError": "_errors",
     "ResponseStatusError": "_errors",
     "SessionTrainer": "_trainer",
@@ -56,6 +61,7 @@ _MODULES = {
     "WebSocketClosed": "_errors",
     "WebSocketRejected": "_errors",
     "check_store": "_checks",
+    "open_fake_redis": "_fake_redis",
     "open_test_client": "_client",
 }
 

@@ -186,7 +186,8 @@ async def _renewal(bench: Bench) -> None:
     assert not await bench.is_free()
     await bench.advance(LEASE)
     assert list(await bench.store.renew([(KEY, token)], lease=LEASE)) == [False]
-    token, _ = await bench.take()
+    late, (token, _) = token, await bench.take()
+    assert list(await bench.store.renew([(KEY, late)], lease=LEASE)) == [False]
     bench.store.release(KEY, token)
     assert list(await bench.store.renew([(KEY, token)], lease=LEASE)) == [False]
 
