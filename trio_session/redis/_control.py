@@ -45,7 +45,7 @@ class Control:
         self._channel = channel
         self._on_message = on_message
         self._on_change = on_change
-        self._supervisor = Supervisor(f"{address}, for wake-ups", connect=self._connect, serve=self._serve)
+        self._supervisor = Supervisor(f"{address}, for wake-ups", connect=self._connect, serve=self._serve, quiet=True)
         self.listening = False
 
     async def run(self) -> None:

@@ -38,6 +38,7 @@ class Supervisor:
         connect: opens a connection.
         serve: uses it until it is lost, and returns or raises why. It does not close it.
         on_down: called when the connection has been away for `PATIENCE`, and with the news after each further attempt.
+        quiet: it can be done without, so its loss is not worth a warning.
     """
 
     def __init__(
@@ -47,8 +48,10 @@ class Supervisor:
         connect: Callable[[], Awaitable[Connection]],
         serve: Callable[[Connection], Awaitable[Exception]],
         on_down: Callable[[Exception], None] = lambda _: None,
+        quiet: bool = False,
     ) -> None:
         self._name = name
+        self._quiet = quiet
         self._connect = connect
         self._serve = serve
         self._on_down = on_down
@@ -73,8 +76,12 @@ class Supervisor:
         while True:
             reason = await self._connect_and_serve()
             if self._decided.is_set() and describe(reason) != self._complaint:
+                # One line says that it is gone. Why it still is matters only if somebody has to act on it.
+                is_news = isinstance(reason, RefusedError) or not (self._complaint or self._quiet)
                 self._complaint = describe(reason)
-                logger.warning("%s: no connection: %s", self._name, self._complaint)
+                logger.log(
+                    logging.WARNING if is_news else logging.INFO, "%s: no connection: %s", self._name, self._complaint
+                )
             await self._pause(reason, _BACKOFF.compute(self._failures))
             self._failures = min(self._failures + 1, _MOST_FAILURES)
 
@@ -84,7 +91,8 @@ class Supervisor:
             connection = await self._connect()
             connected_at = trio.current_time()
             if self._complaint:
-                logger.warning("%s: back after %.1f s", self._name, connected_at - self._down_since)
+                gone = connected_at - self._down_since
+                logger.log(logging.INFO if self._quiet else logging.WARNING, "%s: back after %.1f s", self._name, gone)
                 self._complaint = ""
             self._decided.set()
             try:
