@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 __all__ = ["RedisServer", "binaries", "redis_server"]
 
@@ -71,7 +73,8 @@ class RedisServer:
 
     def client(self, **options: Any) -> redis.Redis:
         """A client of redis-py's, to look and to interfere."""
-        return redis.Redis(unix_socket_path=str(self.socket), protocol=2, **options)
+        once = Retry(NoBackoff(), 0)
+        return redis.Redis(unix_socket_path=str(self.socket), protocol=2, retry=once, **options)
 
     def start(self) -> None:
         """Start it, and wait until it answers."""

@@ -109,8 +109,8 @@ async def test_processes_compete(autojump_clock: MockClock) -> None:
                 nursery.start_soon(work, store)
         assert await stored(stores[0]) == 30
         assert fake.calls["PUBLISH"] == 0  # by scripts only
-        assert repr(fake) == "<FakeRedis 6 connections, 2 keys, 0 faults>"
-    assert repr(fake) == "<FakeRedis 0 connections, 2 keys, 0 faults>"
+        assert repr(fake) == "<FakeRedis 6 connections, 1 keys, 0 faults>"
+    assert repr(fake) == "<FakeRedis 0 connections, 1 keys, 0 faults>"
 
 
 async def test_data_can_be_seen_and_aged(autojump_clock: MockClock, setup: Setup) -> None:

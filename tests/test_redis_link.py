@@ -258,7 +258,7 @@ async def test_a_reply_that_nobody_has_asked_for(mock_clock: MockClock, caplog: 
     async with open_bench() as bench:
         await bench.peer.say(b"+surprise\r\n")
         assert "a reply that nobody has asked for" in caplog.text
-        mock_clock.jump(0.1)
+        mock_clock.jump(0.2)
         (call,) = await bench.call("call")
         await bench.peer.say(b"+mine\r\n")
         assert call.reply == b"mine"
@@ -272,7 +272,7 @@ async def test_no_redis_on_the_other_side(mock_clock: MockClock, caplog: pytest.
         await bench.peer.say(b"HTTP/1.1 400 Bad Request\r\n\r\n")
         assert "Protocol error" in caplog.text
         assert call.waits
-        mock_clock.jump(0.1)
+        mock_clock.jump(0.2)
         await wait_all_tasks_blocked()
         await bench.peer.say(b"+mine\r\n")
         assert call.reply == b"mine"

@@ -31,7 +31,7 @@ async def test_what_was_not_answered_is_sent_again(mock_clock: MockClock) -> Non
         (third,) = await bench.call("third")
         assert bench.peer.heard() == b""
         bench.peer.may_send.set()
-        mock_clock.jump(0.1)
+        mock_clock.jump(0.2)
         await wait_all_tasks_blocked()
         assert bench.peer.heard() == payloads("first", "second", "third")
         await bench.peer.say(b"+1\r\n+2\r\n+3\r\n")
@@ -50,7 +50,7 @@ async def test_half_a_reply_is_forgotten_with_its_connection(mock_clock: MockClo
         (call,) = await bench.call("call")
         await bench.peer.say(b"$5\r\nhal")
         await bench.peer.hang_up()
-        mock_clock.jump(0.1)
+        mock_clock.jump(0.2)
         await wait_all_tasks_blocked()
         await bench.peer.say(b"$4\r\nmine\r\n")
         assert call.reply == b"mine"
@@ -189,11 +189,11 @@ async def test_a_reason_to_restart(mock_clock: MockClock) -> None:
         bench.link.restart(reason, unless_since=connected_at + 1)  # no harm in saying so twice
         await wait_all_tasks_blocked()
         bench.link.restart(reason, unless_since=connected_at + 1)
-        mock_clock.jump(0.1)
+        mock_clock.jump(0.2)
         await wait_all_tasks_blocked()
         assert bench.peer.connections == 2
         bench.link.restart(reason, unless_since=connected_at + 1)
-        mock_clock.jump(0.1)
+        mock_clock.jump(0.2)
         await wait_all_tasks_blocked()
         assert bench.peer.connections == 2
 
@@ -224,10 +224,10 @@ async def test_a_silent_server_is_taken_for_dead(mock_clock: MockClock, caplog: 
         mock_clock.jump(SILENCE - 0.1)
         await wait_all_tasks_blocked()
         assert bench.peer.connections == 1
-        mock_clock.jump(0.1)
+        mock_clock.jump(0.2)
         await wait_all_tasks_blocked()
         assert "the server has not answered for 2 s" in caplog.text
-        mock_clock.jump(0.1)
+        mock_clock.jump(0.2)
         await wait_all_tasks_blocked()
         assert bench.peer.connections == 2
         assert bench.peer.heard() == payloads("call", "call")
@@ -322,7 +322,7 @@ async def test_room_that_is_made_by_leaving(mock_clock: MockClock, sent: bool) -
             await bench.peer.hang_up()
         bench.peer.refusal = None
         bench.peer.heard()
-        mock_clock.jump(0.1)
+        mock_clock.jump(0.2)
         await wait_all_tasks_blocked()
         assert bench.peer.heard() == payloads("parked")
         await bench.peer.say(b"+mine\r\n")
@@ -342,10 +342,11 @@ async def test_attempts_grow_rare_but_not_too_rare(autojump_clock: MockClock) ->
         await trio.sleep(60)
         attempts = bench.peer.attempts
         pauses = [later - earlier for earlier, later in pairwise(attempts)]
-        assert pauses[0] <= 0.05 + 0.001
+        assert pauses[0] <= 0.2 + 0.001
         assert max(pauses) <= 1.8 + 0.001
-        assert min(pauses[7:]) >= 0.9 - 0.001
+        assert min(pauses[5:]) >= 0.9 - 0.001
         assert all(sum(begun <= at < begun + 10 for at in attempts) <= 12 for begun in range(2, 50))
+        assert len(attempts) < 60
 
 
 async def test_a_server_that_hangs_up_at_once(autojump_clock: MockClock) -> None:
@@ -360,7 +361,7 @@ async def test_a_server_that_hangs_up_at_once(autojump_clock: MockClock) -> None
         assert bench.peer.attempts[-1] - bench.peer.attempts[-2] >= 0.8
         await trio.sleep(10)  # this one lasts
         await bench.peer.hang_up()
-        await trio.sleep(0.1)
+        await trio.sleep(0.3)
         assert bench.peer.connections == 22
 
 

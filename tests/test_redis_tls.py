@@ -13,19 +13,16 @@ from pathlib import Path
 
 import pytest
 import trio
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
 
 from trio_session import ConfigError, RedisConnection, StorageUnavailableError
 from trio_session.abc import Lifetime
 from trio_session.redis import open_redis_store
 
 from .redis_servers import RedisServer, redis_server
-
-pytest.importorskip("cryptography", reason="certificates are made with it: pip install 'trio_session[crypto]'")
-
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 
 LIFE = Lifetime(idle=100.0)
 AT_ONCE = 1.5  # seconds; patience would take two

@@ -229,6 +229,23 @@ async def test_wake_ups_get_lost(server: RedisServer, client: Any, monkeypatch: 
         await until(lambda: two._control.listening)
 
 
+async def test_wake_ups_are_forbidden(server: RedisServer, client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Who waits for a message that cannot come any more hears of that, and goes over to asking."""
+    monkeypatch.setattr("trio_session.redis._store._POLL", (LONG, LONG))
+    client.execute_command("ACL SETUSER app on >secret", *ACL.split())
+    async with opened(server, 1) as (one,), open_redis_store(as_app(server)) as two, trio.open_nursery() as nursery:
+        await take(one, "t1")
+        waiter = Waiter(two, "t2", nursery)
+        await until(lambda: client.llen(QUEUE))
+        client.execute_command("ACL SETUSER app resetchannels")
+        client.execute_command("CLIENT KILL TYPE pubsub")
+        await until(lambda: not two._control.listening)
+        one.release(KEY, "t1")
+        with trio.fail_after(LIMIT):
+            await waiter.granted.wait()
+        assert not two._control.listening
+
+
 async def test_wake_ups_that_make_no_sense(autojump_clock: MockClock, caplog: pytest.LogCaptureFixture) -> None:
     """Whatever else comes over the connection for wake-ups ends it, and it is made anew."""
     ready = greeting() + SUBSCRIBED

@@ -75,7 +75,8 @@ class SessionStore(ABC):
     """Records and their locks.
 
     Keys are short ASCII strings; blobs are opaque. A token names one acquisition of one lock and is never
-    used again, so a store can safely repeat a request of its own with the same token after a lost reply.
+    used again, so a store can safely repeat a request of its own with the same token after a lost reply. Its last
+    eight characters count; what stands before them names the caller, who asks once at a time for a key.
 
     A lock is a lease: it ends by itself `lease` seconds after it was granted or last renewed. Whoever holds
     it is known by the token alone. `commit`, `rotate` and `destroy` check the token and write in one

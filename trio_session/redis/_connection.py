@@ -193,8 +193,8 @@ class Address:
 def _check_greeting(greeting: Reply) -> None:
     if isinstance(greeting, ServerError):
         error = to_exception(greeting)
-        if isinstance(error, redis.exceptions.BusyLoadingError):
-            raise error
+        if isinstance(error, redis.exceptions.BusyLoadingError) or "max number of clients" in str(error):
+            raise error  # it will pass
         raise RefusedError(str(error)) from error
     said = dict(zip(greeting[::2], greeting[1::2], strict=False)) if isinstance(greeting, list) else {}
     number = said.get(b"version")

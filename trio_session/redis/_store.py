@@ -6,8 +6,8 @@ import re
 import secrets
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from functools import lru_cache
 from hashlib import sha1
-from itertools import count
 from random import uniform
 from typing import Final, final
 
@@ -28,7 +28,7 @@ from ._connection import Address, OpenStream
 from ._control import Control
 from ._link import Command
 from ._resp import Reply
-from ._scripts import ACQUIRE, COMMIT, DESTROY, LOAD, RELEASE, RENEW, ROTATE
+from ._scripts import ACQUIRE, COMMIT, DESTROY, LOAD, RELEASE, RENEW, ROTATE, Argument, Script
 from ._server import Server
 from ._waiters import Waiters
 
@@ -70,10 +70,7 @@ class RedisStore(SessionStore):
     def __init__(self, address: Address, prefix: str) -> None:
         self._server = Server(address)
         self._prefix = prefix
-        # This process's name towards the server: of its channel, in the queues, and in what it has written.
-        self._id = secrets.token_bytes(8)
-        self._name = self._id.hex()
-        self._commits = count(1)
+        self._name = secrets.token_hex(8)  # this process's towards the server: of its channel, and in the queues
         self._waiters = Waiters(self._refuse_offer)
         self._held: set[str] = set()  # locks that are ours; the message that offered one may come after the fact
         self._control = Control(
@@ -99,9 +96,9 @@ class RedisStore(SessionStore):
     async def commit(
         self, key: str, token: str, *, version: bytes, blob: bytes, life: Lifetime, heir: str | None = None
     ) -> Committed:
-        id = self._new_id()
+        id = _commit_id(token)
         idle, absolute, _ = self._in_ms(life)
-        reign = self._reigns.pop(key, None) if self._reigns else None
+        reign = self._reigns.get(key)
         arguments = (
             *self._keys(key),
             self._name + token,
@@ -115,8 +112,7 @@ class RedisStore(SessionStore):
             self._lease,
             int(_may_go_on(reign)),
         )
-        reply = _written(await self._server.run(COMMIT, *arguments, insists=True))
-        self._held.discard(self._name + token)
+        reply = await self._write(COMMIT, key, token, *arguments)
         if reply == 3:
             heirs, since = reign or (0, trio.current_time())
             self._reigns[key] = heirs + 1, since
@@ -125,7 +121,7 @@ class RedisStore(SessionStore):
     async def rotate(
         self, key: str, token: str, *, version: bytes, new_key: str, blob: bytes, life: Lifetime, reason: EndReason
     ) -> bytes:
-        id = self._new_id()
+        id = _commit_id(token)
         idle, absolute, _ = self._in_ms(life)
         arguments = (
             *self._keys(key),
@@ -139,14 +135,18 @@ class RedisStore(SessionStore):
             absolute,
             _KIND_OF[reason],
         )
-        _written(await self._server.run(ROTATE, *arguments, insists=True))
-        self._forget(key, token)
+        await self._write(ROTATE, key, token, *arguments)
         return id
 
     async def destroy(self, key: str, token: str, *, reason: EndReason) -> None:
-        arguments = (*self._keys(key), self._name + token, _GRACE, self._new_id(), _KIND_OF[reason])
-        _written(await self._server.run(DESTROY, *arguments, insists=True))
-        self._forget(key, token)
+        arguments = (*self._keys(key), self._name + token, _GRACE, _commit_id(token), _KIND_OF[reason])
+        await self._write(DESTROY, key, token, *arguments)
+
+    async def _write(self, script: Script, key: str, token: str, *arguments: Argument) -> int:
+        try:
+            return _written(await self._server.run(script, *arguments, insists=True))
+        finally:
+            self._forget(key, token)
 
     # -- locks --------------------------------------------------------------------------------------------------------
 
@@ -205,10 +205,6 @@ class RedisStore(SessionStore):
     def _keys(self, key: str) -> tuple[str, str, str, str]:
         return _keys(self._record(key))
 
-    def _new_id(self) -> bytes:
-        """The name of a commit, and of the version it makes."""
-        return self._id + next(self._commits).to_bytes(8)
-
     def _in_ms(self, life: Lifetime) -> tuple[bytes, bytes, bytes]:
         if life is not self._life:
             self._life = life
@@ -218,6 +214,16 @@ class RedisStore(SessionStore):
 
 def _keys(record: str) -> tuple[str, str, str, str]:
     return record, f"{record}:l", f"{record}:q", f"{record}:c"
+
+
+def _commit_id(token: str) -> bytes:
+    """The name of the commit that ends an acquisition, and of the version it makes: 8 bytes of caller, 8 of number."""
+    return _caller_id(token[:-8]) + token[-8:].rjust(8).encode()
+
+
+@lru_cache(maxsize=64)
+def _caller_id(caller: str) -> bytes:
+    return sha1(caller.encode(), usedforsecurity=False).digest()[:8]
 
 
 def _ms(seconds: float) -> bytes:

@@ -4,10 +4,13 @@
 local function look(record)
   local head = redis.pcall('GETRANGE', record, 0, 32)
   if head == '' then return '', '', 0 end
-  if type(head) == 'table' then return '?', string.rep('?', 16), 0 end
+  if type(head) == 'table' then
+    if not string.find(head.err, 'WRONGTYPE', 1, true) then error(head.err) end
+    return '?', string.rep('?', 16), 0
+  end
   local kind = #head == 33 and string.match(head, '^ts1([=dor])')
   if not kind then return '?', redis.sha1hex(redis.call('GET', record)), 0 end
-  return kind, string.sub(head, 5, 20), tonumber(string.sub(head, 21, 33))
+  return kind, string.sub(head, 5, 20), tonumber(string.sub(head, 21, 33)) or 0
 end
 
 -- May `version` be replaced? What has ended may not.
@@ -26,12 +29,12 @@ local function write_tombstone(key, mine, reason)
   redis.call('SET', key, 'ts1' .. reason .. mine .. string.rep('0', 13), 'PX', TOMBSTONE)
 end
 
--- The commit `id`, if it was another process's, has been overwritten. Its owner may still be asking whether it ever
--- landed, if the answer was lost: `landed` keeps the last one of each process.
+-- The commit `id`, if it was another caller's, has been overwritten. Its owner may still be asking whether it ever
+-- landed, if the answer was lost: `landed` keeps the last one of each. (A caller has one commit per key at a time.)
 local function keep_answer(landed, kind, id, mine)
-  local process = string.sub(id, 1, 8)
-  if kind ~= '' and kind ~= '?' and process ~= string.sub(mine, 1, 8) then
-    redis.call('HSET', landed, process, id)
+  local caller = string.sub(id, 1, 8)
+  if kind ~= '' and kind ~= '?' and caller ~= string.sub(mine, 1, 8) then
+    redis.call('HSET', landed, caller, id)
     redis.call('PEXPIRE', landed, TOMBSTONE)
   end
 end
