@@ -3,10 +3,12 @@
 #   PYTHON=python3.13   picks the interpreter; all but the default get an environment of their own
 #   VENV=.venv          picks the directory of the environment
 #   ARGS="-x -k lock"   goes to pytest, the benchmarks or the mutants
+#   WORKERS=3           so many processes share the tests; 0 for a debugger
 
 PYTHON ?= python3
 PORT ?= 8000
 ARGS ?=
+WORKERS ?= 3
 
 # What the interpreter is: "cpython-3.11.7", or empty if it is too old or not there at all.
 NAME_IT := import platform as p, sys; sys.version_info >= (3, 11) and \
@@ -22,10 +24,13 @@ MADE := $(VENV)/.made-for-$(PYTHON_NAME)
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
+# Tests that wait for a real server leave the processor to others.
+PARALLEL := --numprocesses $(WORKERS) --dist worksteal
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: help demo test check bench mutants clean format \
+.PHONY: help demo test check faults soak bench mutants clean format \
 	check-format check-lint check-mypy check-pyright check-tests
 
 help: ## show this list
@@ -36,13 +41,20 @@ demo: $(VENV)/.has-core ## serve the demo page: [PORT=8000]
 	$(BIN)/trio-session demo --port $(PORT)
 
 test: $(VENV)/.has-test ## run the tests: [ARGS="-x -k lock"]
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest $(PARALLEL) $(ARGS)
 
 check: check-format check-lint check-mypy check-pyright check-tests ## everything a change must pass
 
 format: $(VENV)/.has-dev ## put the code into shape, and repair what ruff can repair
 	$(BIN)/ruff check --quiet --fix-only .
 	$(BIN)/ruff format .
+
+# A limit per test that a busy machine does not reach either; the short forms have the one of pyproject.toml.
+faults: $(VENV)/.has-test ## the long forms of the fault tests, on real Redis servers: [ARGS="-s -k cut"]
+	TRIO_SESSION_FAULTS=full $(BIN)/python -m pytest tests/faults --timeout=900 -o faulthandler_timeout=890 $(ARGS)
+
+soak: $(VENV)/.has-test ## 10 000 locks for ten minutes, and ten minutes of faults of all kinds: [ARGS=-s]
+	TRIO_SESSION_FAULTS=soak $(BIN)/python -m pytest tests/faults/test_soak.py tests/faults/test_chaos.py --timeout=1800 -o faulthandler_timeout=1790 $(ARGS)
 
 bench: $(VENV)/.has-test ## measure side by side: [ARGS="--list"]
 	$(BIN)/python -m tests.benchmarks $(ARGS)
@@ -77,7 +89,7 @@ check-pyright: $(VENV)/.has-dev
 
 check-tests: $(VENV)/.has-dev
 	@$(BIN)/coverage erase
-	@HYPOTHESIS_PROFILE=ci $(BIN)/coverage run -m pytest $(ARGS) $(call or_else,a test has \
+	@HYPOTHESIS_PROFILE=ci $(BIN)/coverage run -m pytest $(PARALLEL) $(ARGS) $(call or_else,a test has \
 	failed.,run it alone: make test ARGS="<its name> -p no:randomly"; the same order: \
 	ARGS="--randomly-seed=<the seed printed above>")
 	@$(BIN)/coverage combine --quiet
