@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import redis
+import redis.exceptions
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 

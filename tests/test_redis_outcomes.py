@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import pytest
 import trio
-from trio.testing import MockClock
+from trio.testing import MockClock, wait_all_tasks_blocked
 
 from tests.test_fake_redis import KEY, LIFE, RECORD, increment, open_both, stored, take
-from trio_session import CommitUnknownError, SessionConfig, StorageUnavailableError, open_session_manager
-from trio_session.testing import FakeRedis
+from trio_session import (
+    CommitUnknownError,
+    LockLostError,
+    Session,
+    SessionConfig,
+    StorageUnavailableError,
+    open_session_manager,
+)
+from trio_session.redis import RedisStore, open_redis_store
+from trio_session.redis._scripts import ACQUIRE
+from trio_session.testing import FakeRedis, open_fake_redis
 
 
 async def test_a_lock_whose_grant_got_lost_is_had_at_once(autojump_clock: MockClock) -> None:
@@ -99,3 +108,121 @@ async def test_a_commit_gives_up_the_lock_by_itself(autojump_clock: MockClock) -
         await trio.sleep(1)
         assert fake.calls["release"] == 0
         assert fake.calls["acquire"] == fake.calls["commit"] + fake.calls["rotate"] + fake.calls["destroy"] == 3
+
+
+async def test_a_late_copy_of_an_acquisition_changes_no_verdict(autojump_clock: MockClock) -> None:
+    """Stalled in a connection that was given up, it takes the lock once more, just before the commit is repeated."""
+    async with open_both() as (fake, store):
+        token, loaded = await take(store)
+        keys = store._keys(KEY)[:3]
+        copy = ACQUIRE.call(*keys, store._name + token, 5000, 1000, 30000, 3_600_000, -1, 0)
+        stalled = await fake.open_stream()
+        fake.lose_reply(only="commit")
+
+        async def arrive_late() -> None:
+            while fake.faults_left:
+                await trio.sleep(0.001)
+            await stalled.send_all(copy)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(arrive_late)
+            await store.commit(KEY, token, version=loaded.version, blob=b"1", life=LIFE)
+        assert fake.calls["commit"] == 2
+        assert await stored(store) == 1
+        await take(store)
+        assert trio.current_time() < 1
+
+
+async def test_a_logout_that_came_too_late_is_no_logout(autojump_clock: MockClock) -> None:
+    """Who lost the lock, and finds nothing under the old id, has not destroyed what lives on under another."""
+    async with open_both() as (fake, store):
+        await increment(store)
+        token, _ = await take(store)
+        fake.expire(f"{RECORD}:l")
+        fake.expire(RECORD)
+        with pytest.raises(LockLostError):
+            await store.destroy(KEY, token, reason="destroyed")
+
+
+async def test_an_heir_has_the_lease_of_its_own_manager(autojump_clock: MockClock) -> None:
+    """Also if another manager with other leases uses the same store."""
+    long, short = SessionConfig(lock_lease=30, lock_timeout=40), SessionConfig(lock_lease=1)
+    async with (
+        open_both() as (fake, store),
+        open_session_manager(long, store=store) as one,
+        open_session_manager(short, store=store) as two,
+    ):
+        session = one.session()
+        await session.put("n", 0)
+        async with trio.open_nursery() as nursery, session.locked() as data:
+            data["n"] += 1
+            nursery.start_soon(inherit, fake, one.session(session.id))
+            await trio.sleep(0.1)
+            await two.session().put("n", 0)
+
+
+async def inherit(fake: FakeRedis, session: Session) -> None:
+    async with session.locked() as data:
+        names = fake.keys()
+        (lock,) = [name for name in names if name.endswith(":l")]
+        assert fake.time_left(lock) == 30
+        data["n"] += 1
+
+
+async def test_a_closing_store_leaves_no_lock_behind(autojump_clock: MockClock) -> None:
+    """Whoever is about to get a lock while the store closes gives it up; others need not wait for its lease."""
+    async with open_both() as (fake, other), trio.open_nursery() as nursery:
+        async with open_redis_store("redis://fake", open_stream=fake.open_stream) as store:
+            await take(store)
+            nursery.start_soon(find_it_closed, store)
+            await wait_all_tasks_blocked()
+            store.release(KEY, f"{0:024d}")
+        assert fake.get(f"{RECORD}:q") is None
+        fake.expire(f"{RECORD}:l")  # of the task that never gave it back
+        started = trio.current_time()
+        await take(other)
+        assert trio.current_time() - started < 0.1
+
+
+async def find_it_closed(store: RedisStore) -> None:
+    with pytest.raises(StorageUnavailableError, match="closed"):
+        await take(store)
+    with pytest.raises(StorageUnavailableError, match="closed"):
+        await take(store)
+
+
+async def test_the_last_release_arrives_though_it_has_to_be_taught(autojump_clock: MockClock) -> None:
+    """The store waits for it before it closes."""
+    async with open_both() as (fake, _):
+        async with open_redis_store("redis://fake", open_stream=fake.open_stream) as store:
+            token, _ = await take(store)
+            fake.fail_with("NOSCRIPT No matching script.", only="release")
+            store.release(KEY, token)
+        assert fake.get(f"{RECORD}:l") is None
+
+
+async def test_a_start_while_a_script_is_running(autojump_clock: MockClock) -> None:
+    """The server is busy for a moment: that is no refusal."""
+    async with open_fake_redis() as fake:
+        fake.fail_with("BUSY Redis is busy running a script.", only="SELECT")
+        async with open_redis_store("redis://fake", open_stream=fake.open_stream) as store:
+            await increment(store)
+
+
+async def test_an_old_server_does_not_make_us_show_the_password(autojump_clock: MockClock) -> None:
+    """It repeats what it did not understand, and that goes no further."""
+    async with open_fake_redis() as fake:
+        fake.fail_with("ERR unknown command 'HELLO', with args beginning with: 'AUTH' 'secret'", only="HELLO")
+        with pytest.raises(StorageUnavailableError, match="unknown command 'HELLO'") as caught:
+            async with open_redis_store("redis://:secret@fake", open_stream=fake.open_stream):
+                raise AssertionError("not reached")
+        assert "secret" not in f"{caught.value} {caught.value.__cause__} {caught.value.__cause__.__cause__}"  # type: ignore[union-attr]
+
+
+async def test_an_error_in_the_middle_of_a_script_leaves_it_unknown(autojump_clock: MockClock) -> None:
+    """Redis does not take back what a script has written before its error."""
+    async with open_both() as (fake, store):
+        token, loaded = await take(store)
+        fake.fail_with("ERR no such thing script: 07b2, on @user_script:67.", only="commit")
+        with pytest.raises(CommitUnknownError):
+            await store.commit(KEY, token, version=loaded.version, blob=b"new", life=LIFE)

@@ -133,14 +133,14 @@ async def test_keys_and_how_long_they_live(server: RedisServer, client: Any) -> 
 
 
 async def test_what_another_process_overwrote(server: RedisServer, client: Any) -> None:
-    """That a commit landed can be told for a minute after it was overwritten; one's own need no such note."""
+    """That a commit landed can be told for minutes after it was overwritten; one's own need no such note."""
     async with open_redis_store(server.url) as one, open_redis_store(server.url) as two:
         await put(one)
         version = await put(one)
         assert not client.exists(f"{RECORD}:c")
         await put(two)
         assert client.hgetall(f"{RECORD}:c") == {version[:8]: version}
-        assert 55_000 < client.pttl(f"{RECORD}:c") <= 60_000
+        assert 290_000 < client.pttl(f"{RECORD}:c") <= 300_000
 
 
 async def test_no_id_in_the_server(server: RedisServer, client: Any) -> None:
@@ -164,7 +164,7 @@ async def test_no_id_in_the_server(server: RedisServer, client: Any) -> None:
 
 
 async def test_nothing_is_left_behind(server: RedisServer, client: Any) -> None:
-    """After a life of changes, waits, cancellations and a logout there is one tombstone, and after a minute nothing."""
+    """After a life of changes, waits, cancellations and a logout there is one tombstone, and after minutes nothing."""
     async with open_session_manager(config(server)) as one, open_session_manager(config(server)) as two:
         session = one.session()
         await session.put("visits", 0)
@@ -187,7 +187,7 @@ async def test_nothing_is_left_behind(server: RedisServer, client: Any) -> None:
     names = client.keys()
     (tombstone,) = [name for name in names if not name.endswith(b":c")]
     assert client.get(tombstone)[:4] == b"ts1d"
-    assert all(0 < client.pttl(name) <= 60_000 for name in names)
+    assert all(0 < client.pttl(name) <= 300_000 for name in names)
     assert client.pubsub_channels() == []
 
 

@@ -121,6 +121,21 @@ async def test_a_user_without_channels(server: RedisServer, client: Any, caplog:
     assert all("for wake-ups: no connection: NOPERM" in line for line in lines)
 
 
+async def test_a_user_who_may_not_publish(server: RedisServer, client: Any) -> None:
+    """Its commits land all the same; only those who wait have to ask by themselves."""
+    client.execute_command("ACL SETUSER app on >secret", *ACL.replace("+publish", "").split())
+    with trio.fail_after(LIMIT):
+        async with open_redis_store(as_app(server)) as one, open_redis_store(as_app(server)) as two:
+            loaded = await take(one, "t1")
+            async with trio.open_nursery() as nursery:
+                waiter = Waiter(two, "t2", nursery)
+                await until(lambda: client.llen(QUEUE))
+                await one.commit(KEY, "t1", version=loaded.version, blob=b"one", life=LIFE)
+                await waiter.granted.wait()
+            assert waiter.loaded is not None
+            assert waiter.loaded.blob == b"one"
+
+
 async def test_a_user_without_commands(server: RedisServer, client: Any) -> None:
     """A permission that is missing is an error that names it, and no lock stays behind."""
     client.execute_command("ACL SETUSER app on >secret", *ACL.replace("+evalsha", "").split())

@@ -21,15 +21,15 @@ REDIS_MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="a commit does not look at the lock",
         file=f"{_SCRIPTS}/commit.lua",
-        old="if redis.call('GET', lock) ~= ARGV[1] then",
-        new="if false then",
+        old="local is_ours = redis.call('GET', lock) == ARGV[1]",
+        new="local is_ours = true",
         tests=("tests/test_fake_redis.py::test_store_keeps_its_promises",),
     ),
     Mutant(
         name="a rotation does not look at the lock",
         file=f"{_SCRIPTS}/rotate.lua",
-        old="if redis.call('GET', lock) ~= ARGV[1] then",
-        new="if false then",
+        old="local is_ours = redis.call('GET', lock) == ARGV[1]",
+        new="local is_ours = true",
         tests=("tests/test_fake_redis.py::test_store_keeps_its_promises",),
     ),
     Mutant(
@@ -42,8 +42,8 @@ REDIS_MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="nobody looks whether a waiter is alive",
         file=f"{_SCRIPTS}/_queue.lua",
-        old="record .. ' ' .. who) == 0 then",
-        new="record .. ' ' .. who) == -1 then",
+        old="or heard == 0 then return false end",
+        new="then return false end",
         tests=("tests/test_redis_locks.py::test_a_process_that_died_in_the_queue",),
     ),
     Mutant(
@@ -108,6 +108,20 @@ REDIS_MUTANTS: tuple[Mutant, ...] = (
         old="if redis.call('GET', lock) == ARGV[1] then pass_on",
         new="if true then pass_on",
         tests=("tests/test_fake_redis.py::test_store_keeps_its_promises",),
+    ),
+    Mutant(
+        name="a repeated commit believes a lock that came back to it",
+        file=f"{_SCRIPTS}/commit.lua",
+        old="  if has_landed(landed, id, mine) then",
+        new="  if not is_ours and has_landed(landed, id, mine) then",
+        tests=("tests/test_redis_outcomes.py::test_a_late_copy_of_an_acquisition_changes_no_verdict",),
+    ),
+    Mutant(
+        name="an error of a message undoes nothing, and is called a refusal",
+        file=f"{_SCRIPTS}/_queue.lua",
+        old="local heard = redis.pcall(",
+        new="local heard = redis.call(",
+        tests=("tests/test_redis_trouble.py::test_a_user_who_may_not_publish",),
     ),
     # -- link
     Mutant(
@@ -194,6 +208,20 @@ REDIS_MUTANTS: tuple[Mutant, ...] = (
         old="        if who not in self._held:\n",
         new="        if True:\n",
         tests=("tests/test_redis_locks.py::test_an_offer_that_comes_after_the_fact",),
+    ),
+    Mutant(
+        name="an heir gets any lease but its own",
+        file=_STORE,
+        old="        lease = self._held.get(self._name + token, ",
+        new="        lease = self._held.get(token, ",
+        tests=("tests/test_redis_outcomes.py::test_an_heir_has_the_lease_of_its_own_manager",),
+    ),
+    Mutant(
+        name="a store that is closed goes on taking locks",
+        file=_STORE,
+        old="            while not self._closed:",
+        new="            while True:",
+        tests=("tests/test_redis_outcomes.py::test_a_closing_store_leaves_no_lock_behind",),
     ),
     Mutant(
         name="an offer that nobody claims is kept",

@@ -17,7 +17,7 @@ from redis.connection import SSLConnection, UnixDomainSocketConnection, parse_ur
 
 from .._config import RedisConnection
 from .._errors import ConfigError
-from ._resp import NOTHING, Reply, ServerError, new_reader, pack, to_exception
+from ._resp import NOTHING, Reply, ServerError, Verdict, new_reader, pack, to_exception, verdict_on
 
 __all__ = ["LINK_ERRORS", "Address", "Connection", "OpenStream", "Prepare", "RefusedError"]
 
@@ -187,15 +187,23 @@ class Address:
         _check_greeting(await connection.receive())  # first: a server that says no may hang up then
         selected = await connection.receive()
         if isinstance(selected, ServerError):
-            raise RefusedError(f"database {self.db}: {selected}") from to_exception(selected)
+            raise _refusal(selected, f"database {self.db}: ")
+
+
+def _refusal(error: ServerError, what: str = "") -> Exception:
+    """What an error in the log-in means: that it will pass, or not."""
+    reason = to_exception(error)
+    if verdict_on(error) is Verdict.WAIT or "max number of clients" in str(error):
+        return reason
+    said = str(error).partition(", with args")[0]  # which may have the password
+    refusal = RefusedError(what + said)
+    refusal.__cause__ = type(reason)(said)
+    return refusal
 
 
 def _check_greeting(greeting: Reply) -> None:
     if isinstance(greeting, ServerError):
-        error = to_exception(greeting)
-        if isinstance(error, redis.exceptions.BusyLoadingError) or "max number of clients" in str(error):
-            raise error  # it will pass
-        raise RefusedError(str(error)) from error
+        raise _refusal(greeting)
     said = dict(zip(greeting[::2], greeting[1::2], strict=False)) if isinstance(greeting, list) else {}
     number = said.get(b"version")
     if not isinstance(number, bytes):

@@ -167,7 +167,8 @@ class Link:
 
     async def drain(self) -> None:
         """Wait until everything sent before has been answered, or cannot be."""
-        await self.call(pack(("PING",)))
+        while (await self.call(pack(("PING",)))).failure is None and (self._sent or self._queued):
+            pass  # an answer has led to another command
 
     def restart(self, reason: Exception, *, unless_since: float) -> None:
         """Give up the present connection, unless it was made after the trio time `unless_since`."""

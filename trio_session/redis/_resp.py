@@ -9,7 +9,17 @@ from typing import Final, TypeAlias
 import hiredis
 import redis.exceptions
 
-__all__ = ["NOTHING", "Reply", "ServerError", "Verdict", "new_reader", "pack", "to_exception", "verdict_on"]
+__all__ = [
+    "NOTHING",
+    "Reply",
+    "ServerError",
+    "Verdict",
+    "in_script",
+    "new_reader",
+    "pack",
+    "to_exception",
+    "verdict_on",
+]
 
 ServerError = hiredis.ReplyError
 
@@ -31,7 +41,7 @@ def new_reader() -> hiredis.Reader:
 
 
 class Verdict(Enum):
-    """What an error reply asks of us. In no case has the command done anything."""
+    """What an error reply asks of us."""
 
     LOAD_SCRIPT = "load_script"  # it does not know the script (any more)
     WAIT = "wait"  # it is busy or short of something: it will pass
@@ -71,6 +81,12 @@ def _word(error: ServerError) -> str:
 def verdict_on(error: ServerError) -> Verdict:
     """What to do about an error reply."""
     return _VERDICTS.get(_word(error), Verdict.GIVE_UP)
+
+
+def in_script(error: ServerError) -> bool:
+    """The error came up inside a script. Unless its first write was refused, it may have written before."""
+    text = str(error)
+    return _word(error) not in _VERDICTS and (" script: " in text or "running script" in text)
 
 
 def to_exception(error: ServerError) -> redis.exceptions.RedisError:

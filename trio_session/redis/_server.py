@@ -11,7 +11,7 @@ import trio
 from .._errors import CommitUnknownError, StorageUnavailableError
 from ._connection import Address, Connection
 from ._link import Command, Link
-from ._resp import Reply, ServerError, Verdict, to_exception, verdict_on
+from ._resp import Reply, ServerError, Verdict, in_script, to_exception, verdict_on
 from ._scripts import SCRIPTS, Argument, Script
 from ._supervisor import PATIENCE, describe
 
@@ -79,7 +79,8 @@ class Server:
                 if verdict is Verdict.RECONNECT:
                     self.link.restart(to_exception(error), unless_since=command.sent_at)
                 if verdict is Verdict.GIVE_UP or trio.current_time() >= gives_up_at:
-                    command.sends -= 1  # this time it certainly did not run
+                    if not in_script(error):
+                        command.sends -= 1  # this time it certainly did not run
                     raise self._failed(command, to_exception(error))
                 await trio.sleep(uniform(*_RETRY))
             earlier = command.sends - 1  # it may have run in one of these

@@ -72,7 +72,9 @@ class RedisStore(SessionStore):
         self._prefix = prefix
         self._name = secrets.token_hex(8)  # this process's towards the server: of its channel, and in the queues
         self._waiters = Waiters(self._refuse_offer)
-        self._held: set[str] = set()  # locks that are ours; the message that offered one may come after the fact
+        # Locks that are ours, with their leases in ms; the message that offered one may come after the fact.
+        self._held: dict[str, bytes] = {}
+        self._closed = False
         self._control = Control(
             address,
             channel=f"{prefix}:p:{self._name}",
@@ -80,7 +82,6 @@ class RedisStore(SessionStore):
             on_change=self._waiters.call_all,
         )
         self._reigns: dict[str, tuple[int, float]] = {}  # heirs in a row while others waited, and since when
-        self._lease = b"0"  # ms, as asked for last; an heir gets the same
         self._life: Lifetime | None = None
         self._life_in_ms: tuple[bytes, bytes, bytes] = (b"-1", b"-1", b"0")
 
@@ -99,6 +100,7 @@ class RedisStore(SessionStore):
         id = _commit_id(token)
         idle, absolute, _ = self._in_ms(life)
         reign = self._reigns.get(key)
+        lease = self._held.get(self._name + token, b"%d" % _GRACE)  # an heir gets the same
         arguments = (
             *self._keys(key),
             self._name + token,
@@ -109,13 +111,15 @@ class RedisStore(SessionStore):
             idle,
             absolute,
             "" if heir is None else self._name + heir,
-            self._lease,
+            lease,
             int(_may_go_on(reign)),
         )
         reply = await self._write(COMMIT, key, token, *arguments)
         if reply == 3:
             heirs, since = reign or (0, trio.current_time())
             self._reigns[key] = heirs + 1, since
+        if heir is not None and reply != 1:
+            self._held[self._name + heir] = lease
         return Committed(id, handed_on=reply != 1)
 
     async def rotate(
@@ -151,20 +155,20 @@ class RedisStore(SessionStore):
     # -- locks --------------------------------------------------------------------------------------------------------
 
     async def acquire(self, key: str, token: str, *, lease: float, life: Lifetime) -> Loaded:
-        who = self._name + token
-        self._lease = _ms(lease)
+        who, lease_in_ms = self._name + token, _ms(lease)
         keys, life_in_ms = self._keys(key)[:3], self._in_ms(life)
         self._waiters.add(who)
         try:
-            while True:
+            while not self._closed:
                 queue_life = _QUEUE_LIFE if self._control.listening else 0
-                command = await self._server.run(ACQUIRE, *keys, who, self._lease, _GRACE, queue_life, *life_in_ms)
+                command = await self._server.run(ACQUIRE, *keys, who, lease_in_ms, _GRACE, queue_life, *life_in_ms)
                 if not isinstance(command.reply, int):
-                    self._held.add(who)
+                    self._held[who] = lease_in_ms
                     return _loaded(command.reply, granted_at=command.sent_at)
                 # A lease that ends by itself tells nobody, so we ask then.
                 ends = max(0.0, command.reply / 1000) + 0.005
                 await self._waiters.wait(who, min(ends, uniform(*_POLL if queue_life else _POLL_ALONE)))
+            raise StorageUnavailableError(f"{self._server.address}: the store is closed")
         except BaseException:
             self.release(key, token)
             raise
@@ -176,7 +180,7 @@ class RedisStore(SessionStore):
         self._server.post(RELEASE, *self._keys(key)[:3], self._name + token, _GRACE)
 
     def _forget(self, key: str, token: str) -> None:
-        self._held.discard(self._name + token)
+        self._held.pop(self._name + token, None)
         self._reigns.pop(key, None)
 
     def _refuse_offer(self, record: str, who: str) -> None:
@@ -196,6 +200,14 @@ class RedisStore(SessionStore):
                 command = await self._server.persist(RENEW, each, command)
             held.append(command.reply == 1)
         return held
+
+    async def _close(self) -> None:
+        """Let nobody wait any longer, and let what was sent arrive."""
+        self._closed = True
+        self._waiters.call_all()
+        with trio.move_on_after(_FAREWELL, shield=True):
+            await trio.lowlevel.checkpoint()  # those who waited give up
+            await self._server.link.drain()
 
     # -- names --------------------------------------------------------------------------------------------------------
 
@@ -306,5 +318,4 @@ async def open_redis_store(
         try:
             yield store
         finally:
-            with trio.move_on_after(_FAREWELL, shield=True):
-                await store._server.link.drain()
+            await store._close()

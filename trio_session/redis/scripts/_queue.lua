@@ -5,7 +5,8 @@
 -- Offer the lock to `who`, for `grace` ms. False if nobody listens for it: then its process is gone.
 local function offer(record, lock, who, grace)
   local channel = string.match(record, '^[^{]*') .. 'p:' .. string.sub(who, 1, 16)
-  if redis.call('PUBLISH', channel, record .. ' ' .. who) == 0 then return false end
+  local heard = redis.pcall('PUBLISH', channel, record .. ' ' .. who)  -- an error: the user may not publish
+  if type(heard) == 'table' or heard == 0 then return false end
   redis.call('SET', lock, who, 'PX', grace)
   return true
 end

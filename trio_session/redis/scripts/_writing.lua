@@ -24,6 +24,7 @@ local function write_record(key, mine, created, data, ms)
 end
 
 local TOMBSTONE = 60000  -- ms; TOMBSTONE_LIFETIME in trio_session.abc
+local ANSWER = 300000    -- ms; longer than anybody asks what became of a commit
 
 local function write_tombstone(key, mine, reason)
   redis.call('SET', key, 'ts1' .. reason .. mine .. string.rep('0', 13), 'PX', TOMBSTONE)
@@ -35,7 +36,7 @@ local function keep_answer(landed, kind, id, mine)
   local caller = string.sub(id, 1, 8)
   if kind ~= '' and kind ~= '?' and caller ~= string.sub(mine, 1, 8) then
     redis.call('HSET', landed, caller, id)
-    redis.call('PEXPIRE', landed, TOMBSTONE)
+    redis.call('PEXPIRE', landed, ANSWER)
   end
 end
 

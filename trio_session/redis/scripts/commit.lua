@@ -12,15 +12,14 @@ local record, lock, queue, landed = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
 local mine, heir = ARGV[4], ARGV[8]
 local kind, id, created = look(record)
 
-if redis.call('GET', lock) ~= ARGV[1] then
+local is_ours = redis.call('GET', lock) == ARGV[1]
+if not is_ours or not is_living(kind, id, ARGV[3]) then
+  if is_ours then pass_on(record, lock, queue, ARGV[2]) end
   if has_landed(landed, id, mine) then
     return heir ~= '' and redis.call('GET', lock) == heir and 2 or 1
   end
+  if is_ours then return kind end
   return kind == '' and -1 or 0
-end
-if not is_living(kind, id, ARGV[3]) then
-  pass_on(record, lock, queue, ARGV[2])
-  return kind
 end
 
 if created == 0 then created = now() end
