@@ -11,7 +11,7 @@ from tests.redis_servers import redis_server
 from ._harness import Comparison, Operation
 from ._redis_peers import TASKS, open_ours, opened_theirs
 
-TIMES = 10
+TIMES = 40
 
 
 @asynccontextmanager

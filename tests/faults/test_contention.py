@@ -35,6 +35,7 @@ async def test_large_sessions_and_busy_processes() -> None:
             size=200_000,
             lease=10.0,
             lock_timeout=20.0,
+            commit_timeout=20.0,  # it is themselves who are late
             trouble=2.5,
             trouble_every=amount(150, 100),
         ) as team:

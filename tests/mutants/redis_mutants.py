@@ -134,8 +134,8 @@ REDIS_MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="a caller cancelled in time speaks all the same",
         file=_LINK,
-        old="                if not command.withdrawn:\n                    self._note_sent",
-        new="                if True:\n                    self._note_sent",
+        old="            if not command.withdrawn:\n                command.sends",
+        new="            if True:\n                command.sends",
         tests=("tests/test_redis_link.py::test_a_caller_cancelled_in_time_says_nothing",),
     ),
     Mutant(

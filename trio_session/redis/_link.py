@@ -28,6 +28,8 @@ __all__ = ["Command", "Link"]
 
 # The writer sends so much at once. What it has not taken yet can still be withdrawn.
 _CHUNK: Final = 65_536  # bytes
+# So many commands are not kept back for company.
+_EARLY: Final = 16
 # With so many commands under way, callers wait until there is room.
 _MOST_COMMANDS: Final = 10_000
 # A command that has seen so many connections go may be what they die of.
@@ -97,6 +99,7 @@ class Link:
         self._failure: Exception | None = None  # why callers need not wait for a connection
         self._idle_writer: Task | None = None
         self._rest = b""  # of a command that was written in part
+        self._writing = False
         self._connection: Connection | None = None
         self._service: trio.CancelScope | None = None  # of the present connection
         self._lost: Exception | None = None  # why it is being given up
@@ -176,30 +179,34 @@ class Link:
             self._give_up(reason)
 
     def _enqueue(self, command: Command) -> None:
-        writer = self._idle_writer
-        if writer is None:
-            self._queued.append(command)  # it will be taken along, or wait for the next connection
-            return
-        if self._sent or not self._send_now(command):
-            self._queued.append(command)
-        if self._queued or self._rest:
-            self._idle_writer = None
+        self._queued.append(command)
+        if self._connection is None:
+            return  # the next one will take it along
+        if not self._rest and not self._writing and (not self._sent or len(self._queued) >= _EARLY):
+            # Without the detour over the writer. A lone command takes half the time then; and of many, the server can
+            # work on the first while we are still at the last.
+            data = self._take()
+            self._rest = data[self._connection.write_at_once(data) :]
+        if self._idle_writer is not None and (self._queued or self._rest):
+            writer, self._idle_writer = self._idle_writer, None
             trio.lowlevel.reschedule(writer)
 
-    def _send_now(self, command: Command) -> bool:
-        """Write a command without the detour over the writer: when nothing else is under way, that halves its time."""
-        assert self._connection is not None
-        written = self._connection.write_at_once(command.payload)
-        if written:
-            self._expect_reply()
-            self._note_sent(command, self._heard_at)
-            self._rest = command.payload[written:]
-        return written > 0
-
-    def _note_sent(self, command: Command, now: float) -> None:
-        command.sends += 1
-        command.sent_at = now
-        self._sent.append(command)
+    def _take(self) -> bytes:
+        """What is to be written next; from now on its commands may have run."""
+        now = trio.current_time()
+        if not self._sent:
+            self._expect_reply(now)
+        chunk, self._rest = [self._rest], b""
+        size = 0
+        while self._queued and size < _CHUNK:
+            command = self._queued.popleft()
+            if not command.withdrawn:
+                command.sends += 1
+                command.sent_at = now
+                self._sent.append(command)
+                chunk.append(command.payload)
+                size += len(command.payload)
+        return b"".join(chunk)
 
     # -- while there is no connection ---------------------------------------------------------------------------------
 
@@ -227,7 +234,7 @@ class Link:
                 nursery.start_soon(self._until_lost, self._write, connection)
                 nursery.start_soon(self._watch)
         finally:
-            self._service = None
+            self._service = self._connection = None
             self._requeue()
         assert self._lost is not None
         return self._lost
@@ -253,24 +260,18 @@ class Link:
             self._service.cancel()
 
     async def _write(self, connection: Connection) -> None:
-        queued, sent = self._queued, self._sent
         while True:
             self._make_room()  # commands that were withdrawn have made some, without a reply
-            if not queued and not self._rest:
+            if not self._queued and not self._rest:
                 self._idle_writer = trio.lowlevel.current_task()
                 await trio.lowlevel.wait_task_rescheduled(self._stop_waiting)
-            if not sent:
-                self._expect_reply()
-            now = trio.current_time()
-            chunk, self._rest = [self._rest], b""
-            size = 0
-            while queued and size < _CHUNK:
-                command = queued.popleft()
-                if not command.withdrawn:
-                    self._note_sent(command, now)
-                    chunk.append(command.payload)
-                    size += len(command.payload)
-            await connection.stream.send_all(b"".join(chunk))
+                continue
+            data = self._take()
+            self._writing = True
+            try:
+                await connection.stream.send_all(data)
+            finally:
+                self._writing = False
 
     def _stop_waiting(self, _: object) -> Abort:
         self._idle_writer = None
@@ -296,10 +297,10 @@ class Link:
     # One alarm for all commands: a scope for each would more than double the cost of a call. It is set when it is first
     # needed, and looks for itself whether it still is, so an idle link has no timer.
 
-    def _expect_reply(self) -> None:
-        self._heard_at = trio.current_time()
+    def _expect_reply(self, now: float) -> None:
+        self._heard_at = now
         if self._alarm.deadline == inf:
-            self._alarm.deadline = self._heard_at + _SILENCE
+            self._alarm.deadline = now + _SILENCE
 
     async def _watch(self) -> None:
         while True:
