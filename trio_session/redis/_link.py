@@ -129,7 +129,6 @@ class Link:
 
         Cancellation: the command may or may not run.
         """
-        await trio.lowlevel.checkpoint_if_cancelled()
         while len(self._queued) + len(self._sent) >= _MOST_COMMANDS and self._failure is None:
             await self._room.park()
         command = Command(payload, trio.lowlevel.current_task(), insists)
