@@ -44,6 +44,7 @@ WRONG: list[tuple[str, Any]] = [
     ),
     ("lock_lease", inf),
     ("commit_timeout", inf),
+    ("commit_timeout", 241),
     ("touch_interval", "1"),
     ("touch_interval", -1),
     ("touch_interval", 7200),

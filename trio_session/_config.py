@@ -22,6 +22,9 @@ logger = logging.getLogger("trio_session")
 # How long after a dead holder's lease a waiter may still have to wait until the lock is its own.
 _HAND_OVER_GRACE = 1.0  # seconds
 
+# A server remembers for five minutes what became of a commit whose answer was lost.
+_LONGEST_COMMIT = 240.0  # seconds
+
 _is_token = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+").fullmatch  # RFC 6265 4.1.1
 _is_path = re.compile(r"/[ -:<-~]*").fullmatch  # RFC 6265 4.1.1: printable ASCII but ";"
 _is_domain = re.compile(r"\.?[0-9A-Za-z_-]+(\.[0-9A-Za-z_-]+)*").fullmatch
@@ -107,7 +110,7 @@ class SessionConfig:
         lock_timeout: how long `lock()` waits; 10 s.
         lock_lease: how long a dead process can keep others waiting; 5 s.
         lock_hold_limit: how long a living one can; 30 s.
-        commit_timeout: how long a commit may take; it cannot be cancelled meanwhile; 5 s.
+        commit_timeout: how long a commit may take, at most 240 s; it cannot be cancelled meanwhile; 5 s.
         max_waiters: how many tasks of this process may wait for the same session.
         max_size: of a session's encoded data, in bytes.
         touch_interval: reading slides the expiry, but only so often; None is a twentieth of the
@@ -154,6 +157,8 @@ class SessionConfig:
         _check_seconds("lock_lease", self.lock_lease, forever=False)
         _check_seconds("lock_hold_limit", self.lock_hold_limit)
         _check_seconds("commit_timeout", self.commit_timeout, forever=False)
+        if self.commit_timeout > _LONGEST_COMMIT:
+            _wrong("commit_timeout", f"must be at most {_LONGEST_COMMIT:g} seconds")
         if self.touch_interval is not None:
             _check_seconds("touch_interval", self.touch_interval, zero=True)
             if self.touch_interval >= self.lifetime < inf:

@@ -12,7 +12,7 @@ from tests.redis_servers import redis_server
 from trio_session import LockLostError
 from trio_session.redis import RedisStore
 
-from ._harness import MARGIN, PREFIX, amount, crew, make_sessions, manager_on
+from ._harness import MARGIN, PREFIX, amount, crew, keys_left, make_sessions, manager_on
 
 
 async def test_nobody_renews(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -62,3 +62,17 @@ async def test_locks_expire_at_any_time() -> None:
         outcomes = Counter(attempt.outcome for attempt in attempts)
         assert outcomes["lost"] > 0
         assert outcomes.keys() == {"ok", "lost"}
+
+
+async def test_a_lock_is_taken_away() -> None:
+    """A body whose lock is gone, for whatever reason, hears of it at the next renewal and not only at its end."""
+    with redis_server() as server, server.client() as client:
+        async with manager_on(server) as manager:
+            ((_, id),) = await make_sessions(manager, 1)
+            with trio.fail_after(1 + MARGIN), pytest.raises(LockLostError):
+                async with manager.session(id).locked() as data:
+                    data["count"] = 100
+                    (lock,) = keys_left(server)
+                    client.delete(lock)
+                    await trio.sleep_forever()
+            assert (await manager.session(id).read())["count"] == 0
