@@ -72,6 +72,16 @@ async def test_it_tells_which_keys_came_and_went() -> None:
         assert trainer.added_keys("b") == set()
 
 
+async def test_a_stranger_unlocks_nothing() -> None:
+    """A release that comes late, from somebody who holds the lock no longer, is not taken for the holder's."""
+    async with SessionTrainer() as trainer:
+        await trainer.given_session("a", {"n": 1})
+        async with trainer.manager.session("a").locked():
+            trainer._store.release(trainer._ids.key("a"), "somebody else")
+            assert trainer.is_locked("a")
+        assert not trainer.is_locked("a")
+
+
 async def test_it_knows_who_is_locked() -> None:
     """During a block, from one holder to the next, and not afterwards."""
     async with SessionTrainer() as trainer:

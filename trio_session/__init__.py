@@ -40,7 +40,7 @@ from ._middleware import SessionMiddleware as SessionMiddleware, get_session as 
 from ._session import Session as Session
 from .abc import Codec as Codec, SessionStore as SessionStore
 
-if _typing.TYPE_CHECKING:
+if _typing.TYPE_CHECKING:  # pragma: no cover - only type checkers go through here
     from .redis import RedisStore as RedisStore, open_redis_store as open_redis_store
 
 __all__ = [
