@@ -181,7 +181,8 @@ class SessionMiddleware:
             try:
                 await session._autoload()
             except StorageUnavailableError as error:
-                logger.warning("a request was turned away, its session could not be read: %s", error)
+                # A store that goes away warns of that once; thousands of requests need not repeat it.
+                logger.info("a request was turned away, its session could not be read: %s", error)
                 return False
         return True
 

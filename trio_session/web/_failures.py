@@ -110,5 +110,6 @@ def _log(request: Request, error: Exception, http_error: HTTPException) -> None:
     if http_error.code == 500:
         logger.error("the handler for %s %r failed", request.method, request.path, exc_info=error)
     else:
-        # Expected now and then, and explained by its message: without a traceback.
-        logger.warning("%s %r is answered %s: %s", request.method, request.path, http_error.code, error)
+        # Expected now and then, and explained by its message: without a traceback. A store that is away has said so.
+        level = logging.INFO if isinstance(error, StorageUnavailableError) else logging.WARNING
+        logger.log(level, "%s %r is answered %s: %s", request.method, request.path, http_error.code, error)
