@@ -56,7 +56,9 @@ async def test_every_error_has_its_status(
     assert not str(error) or str(error) not in answer.text
     (record,) = caplog.records
     assert record.name == "trio_session.web"
-    mild = "INFO" if isinstance(error, errors.StorageUnavailableError) else "WARNING"  # the store has warned of it itself
+    mild = (
+        "INFO" if isinstance(error, errors.StorageUnavailableError) else "WARNING"
+    )  # the store has warned of it itself
     assert (record.levelname, bool(record.exc_info)) == (("ERROR", True) if status == 500 else (mild, False))
 
 
