@@ -1,11 +1,16 @@
-"""What holds for every test: Hypothesis profiles, quiet neighbours, and an environment without surprises."""
+"""What holds for every test: Hypothesis profiles, quiet neighbours, an environment without surprises, Redis servers."""
 
 from __future__ import annotations
 
 import logging
 import os
+from collections.abc import Iterator
+from typing import Any
 
+import pytest
 from hypothesis import settings
+
+from .redis_servers import RedisServer, binaries, redis_server
 
 # `deadline=None`: a busy machine is no failure. "ci" tries more and always the same examples, so that a red
 # run can be repeated; "dev" looks for new ones each time.
@@ -21,3 +26,25 @@ for chatty in ("hpack", "httpcore", "httpx", "hypercorn", "trio-websocket"):
 for name in list(os.environ):
     if name == "APP_NAME" or name.startswith(("SESSION_", "REDIS_")):
         del os.environ[name]
+
+
+@pytest.fixture(scope="module", params=binaries())
+def running(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
+    """Each Redis server of this machine in turn."""
+    with redis_server(binaries()[request.param]) as server:
+        yield server
+
+
+@pytest.fixture
+def server(running: RedisServer) -> RedisServer:
+    """An empty one."""
+    with running.client() as client:
+        client.flushall()
+    return running
+
+
+@pytest.fixture
+def client(server: RedisServer) -> Iterator[Any]:
+    """For a look at what is stored."""
+    with server.client() as client:
+        yield client

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
@@ -12,7 +12,7 @@ import trio
 from trio_session.abc import Lifetime, Loaded
 from trio_session.redis import RedisStore, _store, open_redis_store
 
-from .redis_servers import RedisServer, binaries, redis_server
+from .redis_servers import RedisServer
 
 LIFE = Lifetime(idle=100.0)
 KEY = "ab:" + "c" * 20
@@ -21,28 +21,6 @@ RECORD = "trio_session:{ab}:" + "c" * 20
 LOCK, QUEUE = f"{RECORD}:l", f"{RECORD}:q"
 LONG = 60.0  # seconds; a lease that does not end during a test
 LIMIT = 10.0  # seconds for what takes a few milliseconds
-
-
-@pytest.fixture(scope="module", params=binaries())
-def running(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
-    """Each server of this machine in turn."""
-    with redis_server(binaries()[request.param]) as server:
-        yield server
-
-
-@pytest.fixture
-def server(running: RedisServer) -> RedisServer:
-    """An empty one."""
-    with running.client() as client:
-        client.flushall()
-    return running
-
-
-@pytest.fixture
-def client(server: RedisServer) -> Iterator[Any]:
-    """For a look at what is stored."""
-    with server.client() as client:
-        yield client
 
 
 @pytest.fixture

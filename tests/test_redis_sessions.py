@@ -23,26 +23,11 @@ from trio_session.testing import LifespanFailedError, open_test_client
 from trio_session.web import App, Request
 
 from .integration._serving import respond
-from .redis_servers import RedisServer, binaries, free_port, redis_server
+from .redis_servers import RedisServer, free_port, redis_server
 
 LIMIT = 15.0  # seconds
 # A server that is back is noticed within two seconds; the machine may be busy.
 NOTICED = 4.0  # seconds
-
-
-@pytest.fixture(scope="module", params=binaries())
-def running(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
-    """Each server of this machine in turn."""
-    with redis_server(binaries()[request.param]) as server:
-        yield server
-
-
-@pytest.fixture
-def server(running: RedisServer) -> RedisServer:
-    """An empty one."""
-    with running.client() as client:
-        client.flushall()
-    return running
 
 
 def config(server: RedisServer, **settings: Any) -> SessionConfig:

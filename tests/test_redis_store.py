@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
 from itertools import count
@@ -36,28 +36,6 @@ NEW_KEY = "ab:" + "d" * 20
 RECORD = "trio_session:{ab}:" + "c" * 20
 NEW_RECORD = "trio_session:{ab}:" + "d" * 20
 LEASE = 1.0  # seconds
-
-
-@pytest.fixture(scope="module", params=binaries())
-def running(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
-    """Each server of this machine in turn."""
-    with redis_server(binaries()[request.param]) as server:
-        yield server
-
-
-@pytest.fixture
-def server(running: RedisServer) -> RedisServer:
-    """An empty one."""
-    with running.client() as client:
-        client.flushall()
-    return running
-
-
-@pytest.fixture
-def client(server: RedisServer) -> Iterator[Any]:
-    """For a look at what is stored."""
-    with server.client() as client:
-        yield client
 
 
 def config(server: RedisServer, **settings: object) -> SessionConfig:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -15,7 +14,7 @@ from trio_session import CommitUnknownError, LockLostError, RedisConnection, Ses
 from trio_session.redis import RedisStore, _connection, open_redis_store
 from trio_session.redis._connection import Address, Connection
 
-from .redis_servers import RedisServer, binaries, free_port, redis_server
+from .redis_servers import RedisServer, free_port
 from .test_redis_connection import PREPARED, SUBSCRIBED, Scripted, greeting
 from .test_redis_locks import (
     KEY,
@@ -39,13 +38,6 @@ ACL = (
 )
 
 
-@pytest.fixture(scope="module", params=binaries())
-def running(request: pytest.FixtureRequest) -> Iterator[RedisServer]:
-    """Each server of this machine in turn."""
-    with redis_server(binaries()[request.param]) as server:
-        yield server
-
-
 @pytest.fixture
 def server(running: RedisServer) -> RedisServer:
     """An empty one, with its users and its scripts forgotten."""
@@ -55,13 +47,6 @@ def server(running: RedisServer) -> RedisServer:
         client.execute_command("ACL DELUSER app")
         client.execute_command("ACL LOG RESET")
     return running
-
-
-@pytest.fixture
-def client(server: RedisServer) -> Iterator[Any]:
-    """For a look at what is stored."""
-    with server.client() as client:
-        yield client
 
 
 # -- what we may do ---------------------------------------------------------------------------------------------------
