@@ -7,7 +7,7 @@ The house, from the ground up:
 
     ground floor    _errors _ids _cookies _config _codec _states _known _working _generators: decide, never wait
     one lock        _gate (this process's queue) · a store (all processes; abc, _local_store, .redis) · _leases; _locks
-    one session     _lifecycle (the machine), _block (a lock held) · _session (its face) · _engine, _manager (what sessions share)
+    one session     _lifecycle (the machine), _block (a lock held) · _session (its face) · _engine, _manager (shared)
     one server      _middleware (any ASGI application; _asgi, _lifespan); .web, .testing and .cli stand on top
 """
 
