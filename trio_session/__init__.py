@@ -5,7 +5,7 @@ application, and `open_session_manager()` to programs without one. What a sessio
 
 The house, from the ground up:
 
-    ground floor    _errors _ids _cookies _config _codec _states _known _working _generators: decide, never wait
+    ground floor    _errors _settings _config _codec _ids _cookies _states _known _working _generators: never wait
     one lock        _gate (this process's queue) · a store (all processes; abc, _local_store, .redis) · _leases; _locks
     one session     _lifecycle (the machine), _block (a lock held) · _session (its face) · _engine, _manager (shared)
     one server      _middleware (any ASGI application; _asgi, _lifespan); .web, .testing and .cli stand on top

@@ -5,17 +5,26 @@ from __future__ import annotations
 import logging
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from math import inf, isnan
-from typing import Literal, NoReturn, TypeVar, final
+from math import inf
+from typing import Literal, final
 from urllib.parse import urlsplit
 
 from ._errors import ConfigError
+from ._settings import (
+    check_choice,
+    check_int,
+    check_seconds,
+    check_type,
+    construct,
+    to_int,
+    to_minutes,
+    to_switch,
+    wrong,
+)
 from .abc import Codec, Lifetime
-
-_T = TypeVar("_T")
 
 logger = logging.getLogger("trio_session")
 
@@ -59,16 +68,16 @@ class RedisConnection:
     def __post_init__(self) -> None:
         if self.url is not None:
             _check_url("url", self.url)
-        _check_choice("scheme", self.scheme, "redis", "rediss", "unix")
-        _check_type("host", self.host, str, "a str")
+        check_choice("scheme", self.scheme, "redis", "rediss", "unix")
+        check_type("host", self.host, str, "a str")
         if self.scheme == "unix" and not self.host.startswith("/"):
-            _wrong("host", "must be the path of a socket if scheme is 'unix'")
+            wrong("host", "must be the path of a socket if scheme is 'unix'")
         if not self.host:
-            _wrong("host", "must not be empty")
-        _check_int("port", self.port, 1, 65_535)
-        _check_type("username", self.username, (str, type(None)), "a str or None")
-        _check_type("password", self.password, (str, type(None)), "a str or None")
-        _check_int("db", self.db, 0)
+            wrong("host", "must not be empty")
+        check_int("port", self.port, 1, 65_535)
+        check_type("username", self.username, (str, type(None)), "a str or None")
+        check_type("password", self.password, (str, type(None)), "a str or None")
+        check_int("db", self.db, 0)
 
     def __repr__(self) -> str:
         if self.url is not None:
@@ -151,18 +160,18 @@ class SessionConfig:
         self._check_storage()
 
     def _check_times(self) -> None:
-        _check_seconds("lifetime", self.lifetime)
-        _check_seconds("absolute_lifetime", self.absolute_lifetime)
-        _check_seconds("lock_timeout", self.lock_timeout)
-        _check_seconds("lock_lease", self.lock_lease, forever=False)
-        _check_seconds("lock_hold_limit", self.lock_hold_limit)
-        _check_seconds("commit_timeout", self.commit_timeout, forever=False)
+        check_seconds("lifetime", self.lifetime)
+        check_seconds("absolute_lifetime", self.absolute_lifetime)
+        check_seconds("lock_timeout", self.lock_timeout)
+        check_seconds("lock_lease", self.lock_lease, forever=False)
+        check_seconds("lock_hold_limit", self.lock_hold_limit)
+        check_seconds("commit_timeout", self.commit_timeout, forever=False)
         if self.commit_timeout > _LONGEST_COMMIT:
-            _wrong("commit_timeout", f"must be at most {_LONGEST_COMMIT:g} seconds")
+            wrong("commit_timeout", f"must be at most {_LONGEST_COMMIT:g} seconds")
         if self.touch_interval is not None:
-            _check_seconds("touch_interval", self.touch_interval, zero=True)
+            check_seconds("touch_interval", self.touch_interval, zero=True)
             if self.touch_interval >= self.lifetime < inf:
-                _wrong("touch_interval", "must be below lifetime, or sessions end while in use")
+                wrong("touch_interval", "must be below lifetime, or sessions end while in use")
         if self.lock_timeout < self.lock_lease + _HAND_OVER_GRACE:
             logger.warning(
                 "lock_timeout (%g s) is below lock_lease + %g s (%g s): should a process die while"
@@ -173,52 +182,52 @@ class SessionConfig:
             )
 
     def _check_cookie(self) -> None:
-        _check_choice("secure", self.secure, True, False, "auto")
-        _check_type("http_only", self.http_only, bool, "a bool")
-        _check_type("partitioned", self.partitioned, bool, "a bool")
-        _check_type("app_name", self.app_name, (str, type(None)), "a str or None")
-        _check_type("same_site", self.same_site, str, "a str")
+        check_choice("secure", self.secure, True, False, "auto")
+        check_type("http_only", self.http_only, bool, "a bool")
+        check_type("partitioned", self.partitioned, bool, "a bool")
+        check_type("app_name", self.app_name, (str, type(None)), "a str or None")
+        check_type("same_site", self.same_site, str, "a str")
         same_site = self.same_site.capitalize()
-        _check_choice("same_site", same_site, "Lax", "Strict", "None")
+        check_choice("same_site", same_site, "Lax", "Strict", "None")
         object.__setattr__(self, "same_site", same_site)
-        _check_type("path", self.path, str, "a str")
+        check_type("path", self.path, str, "a str")
         if not _is_path(self.path):
-            _wrong("path", "must start with '/' and be printable ASCII without ';'")
+            wrong("path", "must start with '/' and be printable ASCII without ';'")
         if self.domain is not None:
-            _check_type("domain", self.domain, str, "a str or None")
+            check_type("domain", self.domain, str, "a str or None")
             if not _is_domain(self.domain):
-                _wrong("domain", "must be a host name in ASCII, without scheme and port")
+                wrong("domain", "must be a host name in ASCII, without scheme and port")
         if self.secure is False and self.same_site == "None":
-            _wrong("same_site", "'None' needs secure=True: browsers refuse such a cookie")
+            wrong("same_site", "'None' needs secure=True: browsers refuse such a cookie")
         if self.secure is False and self.partitioned:
-            _wrong("partitioned", "needs secure=True: browsers refuse such a cookie")
+            wrong("partitioned", "needs secure=True: browsers refuse such a cookie")
         if self.cookie_name is not None:
             self._check_cookie_name(self.cookie_name)
 
     def _check_cookie_name(self, name: str) -> None:
-        _check_type("cookie_name", name, str, "a str or None")
+        check_type("cookie_name", name, str, "a str or None")
         if not _is_token(name):
-            _wrong("cookie_name", "must consist of letters, digits and !#$%&'*+-.^_`|~")
+            wrong("cookie_name", "must consist of letters, digits and !#$%&'*+-.^_`|~")
         prefix = name.lower()  # browsers compare it without regard to case
         if prefix.startswith("__host-") and not self._can_be_host_only:
-            _wrong("cookie_name", "with __Host- needs secure=True, path='/' and no domain")
+            wrong("cookie_name", "with __Host- needs secure=True, path='/' and no domain")
         if prefix.startswith("__secure-") and self.secure is not True:
-            _wrong("cookie_name", "with __Secure- needs secure=True")
+            wrong("cookie_name", "with __Secure- needs secure=True")
 
     def _check_storage(self) -> None:
-        _check_choice("driver", self.driver, "local", "redis")
-        _check_choice("undecodable", self.undecodable, "raise", "discard")
-        _check_int("max_waiters", self.max_waiters, 1)
-        _check_int("max_size", self.max_size, 1)
-        _check_type("codec", self.codec, (Codec, type(None)), "a Codec or None")
-        _check_type("connection", self.connection, str, "a str")
-        _check_type("redis", self.redis, Mapping, "a mapping of names to RedisConnection")
+        check_choice("driver", self.driver, "local", "redis")
+        check_choice("undecodable", self.undecodable, "raise", "discard")
+        check_int("max_waiters", self.max_waiters, 1)
+        check_int("max_size", self.max_size, 1)
+        check_type("codec", self.codec, (Codec, type(None)), "a Codec or None")
+        check_type("connection", self.connection, str, "a str")
+        check_type("redis", self.redis, Mapping, "a mapping of names to RedisConnection")
         for name, value in self.redis.items():
-            _check_type("redis", name, str, "a mapping with str keys")
-            _check_type(f"redis[{name!r}]", value, RedisConnection, "a RedisConnection")
+            check_type("redis", name, str, "a mapping with str keys")
+            check_type(f"redis[{name!r}]", value, RedisConnection, "a RedisConnection")
         object.__setattr__(self, "redis", dict(self.redis))  # nobody else's to change
         if self.driver == "redis" and self.connection not in self.redis:
-            _wrong("connection", f"{self.connection!r} must be one of the names in redis")
+            wrong("connection", f"{self.connection!r} must be one of the names in redis")
 
     @property
     def _can_be_host_only(self) -> bool:
@@ -272,15 +281,15 @@ class SessionConfig:
             # no reason to fail for those who do not use Redis.
             if environ.get("SESSION_DRIVER", "").lower() == "redis":
                 raise
-        return _construct(
+        return construct(
             partial(cls, redis=redis),
             environ,
             driver=("SESSION_DRIVER", str.lower),
-            lifetime=("SESSION_LIFETIME", _to_minutes),
+            lifetime=("SESSION_LIFETIME", to_minutes),
             connection=("SESSION_CONNECTION", str),
             cookie_name=("SESSION_COOKIE_NAME", str),
             domain=("SESSION_DOMAIN", str),
-            secure=("SESSION_SECURE_COOKIE", _to_switch),
+            secure=("SESSION_SECURE_COOKIE", to_switch),
             same_site=("SESSION_SAME_SITE", str),
             app_name=("APP_NAME", str),
         )
@@ -290,111 +299,35 @@ def _redis_from_env(environ: Mapping[str, str], name: str) -> RedisConnection:
     slug = "" if name == "default" else re.sub(r"[^A-Z0-9]+", "_", name.upper()) + "_"
     prefix = f"REDIS_{slug}"
     if environ.get(f"{prefix}URL"):
-        return _construct(RedisConnection, environ, url=(f"{prefix}URL", str))
-    return _construct(
+        return construct(RedisConnection, environ, url=(f"{prefix}URL", str))
+    return construct(
         RedisConnection,
         environ,
         scheme=(f"{prefix}SCHEME", str.lower),
         host=(f"{prefix}HOST", str),
-        port=(f"{prefix}PORT", _to_int),
+        port=(f"{prefix}PORT", to_int),
         username=(f"{prefix}USERNAME", str),
         password=(f"{prefix}PASSWORD", str),
-        db=(f"{prefix}DB", _to_int),
+        db=(f"{prefix}DB", to_int),
     )
-
-
-def _construct(
-    kind: Callable[..., _T],
-    environ: Mapping[str, str],
-    **variables: tuple[str, Callable[[str], object]],
-) -> _T:
-    """Make a `kind` of what the environment says; errors name the variable, not the field."""
-    values: dict[str, object] = {}
-    for field_name, (variable, convert) in variables.items():
-        if text := environ.get(variable):
-            try:
-                values[field_name] = convert(text)
-            except ValueError as error:
-                _wrong(variable, str(error))
-    try:
-        return kind(**values)
-    except ConfigError as error:
-        field_name, _, problem = str(error).partition(" ")
-        _wrong(variables[field_name][0], problem)
-
-
-def _to_int(text: str) -> int:
-    try:
-        return int(text)
-    except ValueError:
-        raise ValueError("must be a whole number") from None
-
-
-def _to_minutes(text: str) -> float:
-    try:
-        return float(text) * 60
-    except ValueError:
-        raise ValueError("must be a number of minutes") from None
-
-
-def _to_switch(text: str) -> bool | str:
-    switches: dict[str, bool | str] = {"1": True, "true": True, "0": False, "false": False}
-    switch = switches.get(text.lower(), text.lower())
-    if switch not in (True, False, "auto"):
-        raise ValueError("must be true, false or auto")
-    return switch
-
-
-def _wrong(name: str, problem: str) -> NoReturn:
-    # Never the value: it may be a password that ended up in the wrong place.
-    raise ConfigError(f"{name} {problem}") from None
-
-
-def _check_type(name: str, value: object, kind: type | tuple[type, ...], text: str) -> None:
-    if not isinstance(value, kind):
-        _wrong(name, f"must be {text}, not {type(value).__name__}")
-
-
-def _check_choice(name: str, value: object, *choices: bool | str) -> None:
-    # By type too: 1 equals True, but is no answer to yes or no.
-    if not any(type(value) is type(choice) and value == choice for choice in choices):
-        _wrong(name, f"must be one of {', '.join(map(repr, choices))}")
-
-
-def _check_int(name: str, value: object, least: int, most: float = inf) -> None:
-    if isinstance(value, bool) or not isinstance(value, int):
-        _wrong(name, f"must be an int, not {type(value).__name__}")
-    if not least <= value <= most:
-        _wrong(name, f"must be at least {least}" + (f", at most {most}" if most < inf else ""))
-
-
-def _check_seconds(name: str, value: object, *, zero: bool = False, forever: bool = True) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
-        _wrong(name, f"must be a number of seconds, not {type(value).__name__}")
-    if isinstance(value, int) and abs(value) > 10**18:
-        _wrong(name, "is beyond all clocks; math.inf means never")
-    if isnan(value) or value < 0 or (value == 0 and not zero):
-        _wrong(name, f"must be {'at least' if zero else 'more than'} 0 seconds")
-    if value == inf and not forever:
-        _wrong(name, "must be finite")
 
 
 def _check_url(name: str, value: object) -> None:
     # urllib's own messages quote what follows a colon, which may be half of a password. For the
     # same reason a URL with an @ in the wrong place is refused: a / # or ? in the password makes
     # the rest of it the path, and that one is shown.
-    _check_type(name, value, str, "a str or None")
+    check_type(name, value, str, "a str or None")
     try:
         parts = urlsplit(str(value))
         _ = parts.port  # a ValueError unless it is one
     except ValueError:
-        _wrong(name, "is not a URL; special characters in its password must be percent-encoded")
+        wrong(name, "is not a URL; special characters in its password must be percent-encoded")
     if parts.scheme not in ("redis", "rediss", "unix"):
-        _wrong(name, "must begin with redis://, rediss:// or unix://")
+        wrong(name, "must begin with redis://, rediss:// or unix://")
     if parts.scheme == "unix":
         if parts.hostname or not parts.path.startswith("/"):
-            _wrong(name, "must name a socket, as in unix:///run/redis/redis.sock")
+            wrong(name, "must name a socket, as in unix:///run/redis/redis.sock")
     elif not parts.hostname or "@" in parts.path + parts.query + parts.fragment:
-        _wrong(name, "must name a host; special characters in its password must be percent-encoded")
+        wrong(name, "must name a host; special characters in its password must be percent-encoded")
     elif not re.fullmatch(r"/?[0-9]*", parts.path):
-        _wrong(name, "must end with the number of a database, as in redis://localhost/0")
+        wrong(name, "must end with the number of a database, as in redis://localhost/0")
