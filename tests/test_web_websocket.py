@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from typing import cast
+
 import pytest
 import trio
 from trio.testing import assert_checkpoints
@@ -9,6 +12,7 @@ from trio.testing import assert_checkpoints
 from trio_session._asgi import Message
 from trio_session._errors import LockTimeoutError, SessionEndedError
 from trio_session.web import App, Request, Response, WebSocket, abort
+from trio_session.web._response import ResponseValue
 
 from .web_peer import SocketPeer
 
@@ -238,6 +242,54 @@ async def test_a_handshake_is_refused_with_a_page(app: App, caplog: pytest.LogCa
         await peer.run()
         assert peer.sent == [{"type": "websocket.close"}]
     assert "secret" in caplog.text
+
+
+async def test_a_handler_refuses_with_what_it_returns(app: App) -> None:
+    """As the handler of a route answers, streams included; what is returned after `accept()` goes nowhere."""
+    closed: list[str] = []
+
+    async def chunks() -> AsyncIterator[str]:
+        try:
+            yield "not "
+            yield "today"
+        finally:
+            closed.append("closed")
+
+    @app.websocket("/<kind>")
+    async def handler(ws: WebSocket, kind: str) -> ResponseValue:
+        match kind:
+            case "tuple":
+                return "Invalid password", 403, {"Set-Cookie": "a=1"}
+            case "stream":
+                return chunks(), 409
+            case "accepted":
+                await ws.accept()
+            case "closed":
+                await ws.close()
+            case _:
+                return cast("str", 7)
+        return "to nobody", 403
+
+    refused = SocketPeer(app, "/tuple", can_refuse=True)
+    await refused.run()
+    assert (refused.sent[0]["status"], refused.sent[1]["body"]) == (403, b"Invalid password")
+    assert (b"set-cookie", b"a=1") in refused.sent[0]["headers"]
+    for can_refuse in (True, False):
+        streamed = SocketPeer(app, "/stream", can_refuse=can_refuse)
+        await streamed.run()
+        if can_refuse:
+            assert streamed.sent[0]["status"] == 409
+            assert b"".join(message["body"] for message in streamed.sent[1:]) == b"not today"
+            assert closed == ["closed"]
+        else:
+            assert streamed.sent == [{"type": "websocket.close"}]
+    for path, sent in [("/accepted", ["websocket.accept", "websocket.close"]), ("/closed", ["websocket.close"])]:
+        peer = SocketPeer(app, path, can_refuse=True)
+        await peer.run()
+        assert peer.types() == sent
+    odd = SocketPeer(app, "/odd", can_refuse=True)
+    await odd.run()
+    assert odd.sent[0]["status"] == 500
 
 
 async def test_failures_after_the_end_say_nothing_more(app: App, caplog: pytest.LogCaptureFixture) -> None:

@@ -31,7 +31,7 @@ AfterHook = Callable[[Request, Response], Awaitable[Response | None]]
 
 # Decorators give back what they decorate, with its own type.
 H = TypeVar("H", bound=Callable[..., Awaitable[ResponseValue] | AsyncIterator[str | bytes]])
-W = TypeVar("W", bound=Callable[..., Awaitable[None]])
+W = TypeVar("W", bound=Callable[..., Awaitable[ResponseValue | None]])
 B = TypeVar("B", bound=BeforeHook)
 A = TypeVar("A", bound=AfterHook)
 E = TypeVar("E", bound=ErrorHandler)
@@ -138,8 +138,8 @@ class App:
     def websocket(self, path: str, *, origins: str | Iterable[str] = "same", autoload: bool = True) -> Callable[[W], W]:
         """Have a handler serve a WebSocket: `async def handler(ws, **path_values)`.
 
-        When the handler returns, the WebSocket is closed: with 1000; refused with 403 if it was never accepted; with
-        1011 after an exception.
+        When the handler returns, the WebSocket is closed: with 1000; with 1011 after an exception. One that was never
+        accepted is refused: with the response that the handler returns, or with 403.
 
         Args:
             path: as in `route`; a slash at the end does not matter.

@@ -15,7 +15,7 @@ from ._connection import Connection
 from ._failures import http_error_of, plain_response
 from ._origins import is_allowed
 from ._request import decode_json
-from ._response import HeaderFields
+from ._response import HeaderFields, Response, make_response
 from ._routing import match_of
 from ._streams import Chunk
 
@@ -181,17 +181,18 @@ class WebSocket(Connection):
         if self._closed is not None:
             raise WebSocketClosed(self._closed)
 
-    async def _refuse(self, error: HTTPException) -> None:
+    async def _refuse(self, response: Response) -> None:
         """Answer the handshake with a page instead."""
         self._closed = _NORMAL
         if "websocket.http.response" not in (self.scope.get("extensions") or {}):
+            await response.aclose()
             await self._send({"type": "websocket.close"})  # of which the server makes a 403
             return
-        response = plain_response(error)
-        start: Message = {**response._start(), "type": "websocket.http.response.start"}
-        await self._send(start)
-        body = b"" if response.is_streamed else response.data
-        await self._send({"type": "websocket.http.response.body", "body": body})
+
+        async def send(message: Message) -> None:
+            await self._send({**message, "type": f"websocket.{message['type']}"})
+
+        await response._send(send, response._start(), head=False)
 
 
 async def dispatch_websocket(scope: Scope, receive: Receive, send: Send) -> None:
@@ -206,7 +207,9 @@ async def dispatch_websocket(scope: Scope, receive: Receive, send: Send) -> None
         origin = ws.headers.getlist("Origin")
         if not is_allowed(origin, match.route.origins, secure=ws.is_secure, host=ws.headers.get("Host")):
             raise Forbidden("Pages of other sites may not open this WebSocket.")
-        await match.route.handler(ws, **match.values)
+        value = await match.route.handler(ws, **match.values)
+        if value is not None and not ws._is_accepted and not ws.is_closed:
+            raise HTTPException(response=make_response(value))
     except Exception as error:  # noqa: BLE001  # what is not foreseen is logged there
         await _end_badly(ws, error)
     else:
@@ -224,7 +227,7 @@ async def _end_badly(ws: WebSocket, error: Exception) -> None:
     if http_error is not error:
         logger.error("the WebSocket handler for %r failed", ws.path, exc_info=error)
     if not ws._is_accepted and not ws.is_closed:
-        await ws._refuse(http_error)
+        await ws._refuse(plain_response(http_error))
     else:
         is_theirs = http_error is error and 400 <= (http_error.code or 500) < 500
         await ws.close(_POLICY if is_theirs else _INTERNAL)
