@@ -155,7 +155,7 @@ async def use(url: str) -> None:
             loaded = await store.acquire(key, token, lease=1.0, life=LIFE)
             await store.commit(key, token, version=loaded.version, blob=bytes(100_000), life=LIFE)
             assert (await store.load(key, life=LIFE)).blob == bytes(100_000)
-            assert store._control.listening
+            assert store._topology.nodes[0].control.listening
 
 
 async def is_refused(url: str, problem: str) -> None:

@@ -62,7 +62,7 @@ async def test_the_least_that_a_user_must_be_allowed(
     """With the rule in the docs everything works, and the server has nothing to complain of."""
     client.execute_command("ACL SETUSER app on >secret", *ACL.split())
     async with open_redis_store(as_app(server)) as one, open_redis_store(as_app(server)) as two:
-        assert one._control.listening
+        assert one._topology.nodes[0].control.listening
         async with trio.open_nursery() as nursery:
             loaded = await take(one, "t1")
             assert await one.renew([(KEY, "t1")], lease=LONG) == [True]
@@ -91,7 +91,7 @@ async def test_a_user_without_channels(server: RedisServer, client: Any, caplog:
         before = trio.current_time()
         async with open_redis_store(as_app(server)) as one, open_redis_store(as_app(server)) as two:
             assert trio.current_time() - before < 1.5  # nobody has to wait until patience ends
-            assert not one._control.listening
+            assert not one._topology.nodes[0].control.listening
             async with trio.open_nursery() as nursery:
                 await take(one, "t1")
                 waiter = Waiter(two, "t2", nursery)
@@ -226,7 +226,7 @@ async def test_wake_ups_get_lost(server: RedisServer, client: Any, monkeypatch: 
         one.release(KEY, "t1")
         with trio.fail_after(LIMIT):
             await waiter.granted.wait()
-        await until(lambda: two._control.listening)
+        await until(lambda: two._topology.nodes[0].control.listening)
 
 
 async def test_wake_ups_are_forbidden(server: RedisServer, client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -239,11 +239,11 @@ async def test_wake_ups_are_forbidden(server: RedisServer, client: Any, monkeypa
         await until(lambda: client.llen(QUEUE))
         client.execute_command("ACL SETUSER app resetchannels")
         client.execute_command("CLIENT KILL TYPE pubsub")
-        await until(lambda: not two._control.listening)
+        await until(lambda: not two._topology.nodes[0].control.listening)
         one.release(KEY, "t1")
         with trio.fail_after(LIMIT):
             await waiter.granted.wait()
-        assert not two._control.listening
+        assert not two._topology.nodes[0].control.listening
 
 
 async def test_wake_ups_that_make_no_sense(autojump_clock: MockClock, caplog: pytest.LogCaptureFixture) -> None:
@@ -252,7 +252,7 @@ async def test_wake_ups_that_make_no_sense(autojump_clock: MockClock, caplog: py
     open_stream = Scripted(greeting() + PREPARED, ready + b"-ERR no\r\n", ready + b":1\r\n", ready)
     async with open_redis_store("redis://cache.example", open_stream=open_stream) as store:
         await trio.sleep(5)
-        assert store._control.listening
+        assert store._topology.nodes[0].control.listening
     for words in ("wake-ups: no connection: ERR no", "no connection: something other than a message", "back after"):
         assert words in caplog.text
 

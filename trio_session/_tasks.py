@@ -13,7 +13,7 @@ from contextlib import asynccontextmanager, contextmanager
 
 import trio
 
-__all__ = ["bare_exceptions", "open_service_nursery"]
+__all__ = ["StartService", "bare_exceptions", "open_service_nursery"]
 
 StartService = Callable[[Callable[[], Awaitable[None]]], None]
 

@@ -166,7 +166,7 @@ class Counter:
     async def rest(self) -> None:
         """Everything is done: what is left?"""
         store = cast("RedisStore", self._manager._engine.store)
-        link = store._server.link
+        link = store._topology.nodes[0].link
         with trio.move_on_after(2.0):
             while link._sent or link._queued:
                 await trio.sleep(0.01)

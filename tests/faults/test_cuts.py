@@ -191,7 +191,7 @@ async def cut_and_robbed(lane: Lane, name: str, direction: str, k: int) -> None:
 
 async def take_away(lane: Lane, key: str) -> None:
     """As if the lease had ended."""
-    await lane.other._server.link.call(_delete(f"{PREFIX}:{{{key[:2]}}}{key[2:]}:l"))
+    await lane.other._topology.nodes[0].link.call(_delete(f"{PREFIX}:{{{key[:2]}}}{key[2:]}:l"))
 
 
 def _delete(key: str) -> bytes:

@@ -233,7 +233,7 @@ async def test_the_password_is_changed(caplog: pytest.LogCaptureFixture) -> None
             assert not [record for record in caplog.records if "old" in record.getMessage()]
             client.config_set("requirepass", "old")
             began = trio.current_time()
-            link = cast("RedisStore", manager._engine.store)._server.link
+            link = cast("RedisStore", manager._engine.store)._topology.nodes[0].link
             await eventually(lambda: "up" in repr(link))
             print(f"back after {trio.current_time() - began:.2f} s")  # noqa: T201
             await manager.session(id).put("count", 1)

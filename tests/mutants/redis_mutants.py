@@ -7,7 +7,7 @@ from ._runner import Mutant
 _SCRIPTS = "trio_session/redis/scripts"
 _LINK = "trio_session/redis/_link.py"
 _STORE = "trio_session/redis/_store.py"
-_SERVER = "trio_session/redis/_server.py"
+_TOPOLOGY = "trio_session/redis/_topology.py"
 
 REDIS_MUTANTS: tuple[Mutant, ...] = (
     # -- scripts
@@ -183,14 +183,14 @@ REDIS_MUTANTS: tuple[Mutant, ...] = (
     # -- store and server
     Mutant(
         name="an unknown outcome is called a refusal",
-        file=_SERVER,
-        old="        if command.insists and command.sends:",
-        new="        if False:",
+        file=_TOPOLOGY,
+        old="    if command.insists and command.sends:",
+        new="    if False:",
         tests=("tests/test_redis_outcomes.py::test_a_commit_that_no_connection_survives_has_an_unknown_outcome",),
     ),
     Mutant(
         name="scripts that the server has forgotten are not taught again",
-        file=_SERVER,
+        file=_TOPOLOGY,
         old="                payload = script.teach_and_call(*arguments)",
         new="                pass",
         tests=("tests/test_fake_redis_faults.py::test_flushed_scripts",),
@@ -233,7 +233,7 @@ REDIS_MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="a process that cannot hear gets in line",
         file=_STORE,
-        old="queue_life = _QUEUE_LIFE if self._control.listening else 0",
+        old="queue_life = _QUEUE_LIFE if self._routes[key[:2]].control.listening else 0",
         new="queue_life = _QUEUE_LIFE",
         tests=("tests/test_fake_redis_faults.py::test_no_subscription",),
     ),
@@ -246,9 +246,9 @@ REDIS_MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         name="a release that the server does not know is forgotten",
-        file=_SERVER,
-        old="        self.link.post(script.call(*arguments), on_reply=teach)",
-        new="        self.link.post(script.call(*arguments))",
+        file=_TOPOLOGY,
+        old="        link.post(script.call(*arguments), on_reply=teach)",
+        new="        link.post(script.call(*arguments))",
         tests=("tests/test_redis_outcomes.py::test_a_release_that_the_server_does_not_know_is_taught",),
     ),
     Mutant(

@@ -156,6 +156,10 @@ class Address:
             db=options.get("db", 0),
         )
 
+    async def located(self) -> Address:
+        """For a server that stays where it is."""
+        return self
+
     async def connect(self, prepare: Prepare) -> Connection:
         """Open a connection, log in, and `prepare` it.
 

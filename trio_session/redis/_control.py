@@ -6,14 +6,14 @@ on a shared connection would do. Without it, for want of leave to subscribe say,
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import NoReturn
 
 import redis.exceptions
 
 from .._errors import StorageUnavailableError
-from ._connection import Address, Connection, RefusedError
+from ._connection import Connection, RefusedError
 from ._resp import Reply, ServerError, to_exception
 from ._supervisor import Supervisor
 
@@ -24,7 +24,8 @@ class Control:
     """Listens on one channel.
 
     Args:
-        address: the server's.
+        name: the server's, for messages.
+        connect: opens a connection to it, and prepares that with `subscribe`.
         channel: which one.
         on_message: called with each message.
         on_change: called when `listening` has changed; messages may have been lost.
@@ -35,17 +36,17 @@ class Control:
 
     def __init__(
         self,
-        address: Address,
+        name: str,
+        connect: Callable[[], Awaitable[Connection]],
         *,
         channel: str,
         on_message: Callable[[bytes], None],
         on_change: Callable[[], None],
     ) -> None:
-        self._address = address
         self._channel = channel
         self._on_message = on_message
         self._on_change = on_change
-        self._supervisor = Supervisor(f"{address}, for wake-ups", connect=self._connect, serve=self._serve, quiet=True)
+        self._supervisor = Supervisor(f"{name}, for wake-ups", connect=connect, serve=self._serve, quiet=True)
         self.listening = False
 
     async def run(self) -> None:
@@ -57,10 +58,8 @@ class Control:
         with suppress(StorageUnavailableError):
             await self._supervisor.opened()
 
-    async def _connect(self) -> Connection:
-        return await self._address.connect(self._subscribe)
-
-    async def _subscribe(self, connection: Connection) -> None:
+    async def subscribe(self, connection: Connection) -> None:
+        """Prepare a connection."""
         (reply,) = await connection.ask(("SUBSCRIBE", self._channel))
         if isinstance(reply, ServerError):
             raise RefusedError(str(reply)) from to_exception(reply)  # nobody has to wait for the next attempt

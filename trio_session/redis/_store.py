@@ -25,11 +25,11 @@ from .._errors import (
 from .._tasks import open_service_nursery
 from ..abc import Committed, Lifetime, Loaded, SessionStore
 from ._connection import Address, OpenStream
-from ._control import Control
 from ._link import Command
+from ._node import Locate, Node
 from ._resp import Reply
 from ._scripts import ACQUIRE, COMMIT, DESTROY, LOAD, RELEASE, RENEW, ROTATE, Argument, Script
-from ._server import Server
+from ._topology import Topology
 from ._waiters import Waiters
 
 __all__ = ["RedisStore", "open_redis_store"]
@@ -50,6 +50,9 @@ _FAREWELL: Final = 1.0  # seconds
 
 _is_prefix = re.compile(r"[!-z|~]+").fullmatch
 
+# Of braces, which a record's name has and its key has not.
+_UNTAGGED: Final = str.maketrans("", "", "{}")
+
 _HEADER: Final = 33  # bytes; see scripts/_reading.lua
 _END_OF: Final[dict[bytes, EndReason]] = {b"d": "destroyed", b"o": "orphaned", b"r": "replaced", b"": "expired"}
 _KIND_OF: Final[dict[EndReason, str]] = {reason: kind.decode() for kind, reason in _END_OF.items()}
@@ -68,33 +71,38 @@ class RedisStore(SessionStore):
     """
 
     def __init__(self, address: Address, prefix: str) -> None:
-        self._server = Server(address)
         self._prefix = prefix
         self._name = secrets.token_hex(8)  # this process's towards the server: of its channel, and in the queues
         self._waiters = Waiters(self._refuse_offer)
         # Locks that are ours, with their leases in ms; the message that offered one may come after the fact.
         self._held: dict[str, bytes] = {}
         self._closed = False
-        self._control = Control(
-            address,
-            channel=f"{prefix}:p:{self._name}",
-            on_message=self._waiters.on_offer,
-            on_change=self._waiters.call_all,
-        )
+        self._topology = Topology(self._new_node(str(address), address.located))
+        self._routes = self._topology.routes
         self._reigns: dict[str, tuple[int, float]] = {}  # heirs in a row while others waited, and since when
         self._life: Lifetime | None = None
         self._life_in_ms: tuple[bytes, bytes, bytes] = (b"-1", b"-1", b"0")
 
     def __repr__(self) -> str:
-        return f"<RedisStore {self._server.address}, {len(self._waiters)} waiting>"
+        return f"<RedisStore {self._topology}, {len(self._waiters)} waiting>"
+
+    def _new_node(self, name: str, locate: Locate) -> Node:
+        return Node(
+            name,
+            locate,
+            channel=f"{self._prefix}:p:{self._name}",
+            on_message=self._waiters.on_offer,
+            on_change=self._waiters.call_all,
+        )
 
     # -- records ------------------------------------------------------------------------------------------------------
 
     async def load(self, key: str, *, life: Lifetime) -> Loaded:
         arguments = (self._record(key), *self._in_ms(life))
-        command = await self._server.link.call(LOAD.call(*arguments))  # `run`, but for a frame: reads are frequent
+        node = self._routes[key[:2]]
+        command = await node.link.call(LOAD.call(*arguments))  # `run`, but for a frame: reads are frequent
         if not isinstance(command.reply, list):
-            command = await self._server.persist(LOAD, arguments, command)
+            command = await self._topology.persist(node, LOAD, arguments, command)
         return _loaded(command.reply, granted_at=0.0)
 
     async def commit(
@@ -151,7 +159,7 @@ class RedisStore(SessionStore):
 
     async def _write(self, script: Script, key: str, token: str, *arguments: Argument) -> int:
         try:
-            return _written(await self._server.run(script, *arguments, insists=True))
+            return _written(await self._topology.run(key, script, *arguments, insists=True))
         finally:
             self._forget(key, token)
 
@@ -163,15 +171,17 @@ class RedisStore(SessionStore):
         self._waiters.add(who)
         try:
             while not self._closed:
-                queue_life = _QUEUE_LIFE if self._control.listening else 0
-                command = await self._server.run(ACQUIRE, *keys, who, lease_in_ms, _GRACE, queue_life, *life_in_ms)
+                queue_life = _QUEUE_LIFE if self._routes[key[:2]].control.listening else 0
+                command = await self._topology.run(
+                    key, ACQUIRE, *keys, who, lease_in_ms, _GRACE, queue_life, *life_in_ms
+                )
                 if not isinstance(command.reply, int):
                     self._held[who] = lease_in_ms
                     return _loaded(command.reply, granted_at=command.sent_at)
                 # A lease that ends by itself tells nobody, so we ask then.
                 ends = max(0.0, command.reply / 1000) + 0.005
                 await self._waiters.wait(who, min(ends, uniform(*_POLL if queue_life else _POLL_ALONE)))
-            raise StorageUnavailableError(f"{self._server.address}: the store is closed")
+            raise StorageUnavailableError(f"{self._topology}: the store is closed")
         except BaseException:
             self.release(key, token)
             raise
@@ -180,7 +190,7 @@ class RedisStore(SessionStore):
 
     def release(self, key: str, token: str) -> None:
         self._forget(key, token)
-        self._server.post(RELEASE, *self._keys(key)[:3], self._name + token, _GRACE)
+        self._topology.post(key, RELEASE, *self._keys(key)[:3], self._name + token, _GRACE)
 
     def _forget(self, key: str, token: str) -> None:
         self._held.pop(self._name + token, None)
@@ -189,18 +199,20 @@ class RedisStore(SessionStore):
     def _refuse_offer(self, record: str, who: str) -> None:
         """Somebody who waits no longer was offered a lock: on it goes to the next."""
         if who not in self._held:
-            self._server.post(RELEASE, *_keys(record)[:3], who, _GRACE)
+            key = record.removeprefix(f"{self._prefix}:").translate(_UNTAGGED)
+            self._topology.post(key, RELEASE, *_keys(record)[:3], who, _GRACE)
 
     async def renew(self, locks: Sequence[tuple[str, str]], *, lease: float) -> list[bool]:
         if not locks:
             await trio.lowlevel.checkpoint()
             return []
         arguments = [(f"{self._record(key)}:l", self._name + token, _ms(lease)) for key, token in locks]
-        commands = await self._server.link.call_all([RENEW.call(*each) for each in arguments])
+        (node,) = self._topology.nodes
+        commands = await node.link.call_all([RENEW.call(*each) for each in arguments])
         held: list[bool] = []
         for command, each in zip(commands, arguments, strict=True):
             if command.reply not in {0, 1}:
-                command = await self._server.persist(RENEW, each, command)
+                command = await self._topology.persist(node, RENEW, each, command)
             held.append(command.reply == 1)
         return held
 
@@ -210,7 +222,7 @@ class RedisStore(SessionStore):
         self._waiters.call_all()
         with trio.move_on_after(_FAREWELL, shield=True):
             await trio.lowlevel.checkpoint()  # those who waited give up
-            await self._server.link.drain()
+            await self._topology.drain()
 
     # -- names --------------------------------------------------------------------------------------------------------
 
@@ -314,10 +326,7 @@ async def open_redis_store(
         raise ConfigError("prefix must be printable ASCII without spaces and braces")
     store = RedisStore(Address.of(connection, open_stream=open_stream), prefix)
     async with open_service_nursery() as start:
-        start(store._server.link.run)
-        await store._server.link.opened()
-        start(store._control.run)
-        await store._control.tried()
+        await store._topology.open(start)
         try:
             yield store
         finally:

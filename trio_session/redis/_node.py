@@ -1,0 +1,109 @@
+"""One Redis server: a link for commands, and on the same server a connection on which we hear of locks."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from typing import TypeAlias
+
+import trio
+
+from ._connection import Address, Connection
+from ._control import Control
+from ._link import Link
+from ._resp import Reply
+from ._scripts import SCRIPTS
+
+__all__ = ["Locate", "NewNode", "Node"]
+
+logger = logging.getLogger("trio_session.redis")
+
+#: Where the server is right now. Raises as `Address.connect` does.
+Locate: TypeAlias = Callable[[], Awaitable[Address]]
+
+
+class Node:
+    """A server, and both connections to it.
+
+    Args:
+        name: for messages.
+        locate: says where it is, each time before we connect.
+        channel: the one on which this process hears of locks.
+        on_message: called with each message.
+        on_change: called when `control.listening` has changed.
+
+    Attributes:
+        name: for messages.
+        link: the connection that all tasks share.
+        control: the connection for wake-ups.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        locate: Locate,
+        *,
+        channel: str,
+        on_message: Callable[[bytes], None],
+        on_change: Callable[[], None],
+    ) -> None:
+        self.name = name
+        self.link = Link(name, self._connect)
+        self.control = Control(name, self._connect_control, channel=channel, on_message=on_message, on_change=on_change)
+        self._locate = locate
+        self._address: Address | None = None  # where the link is, or was last
+        self._found = trio.Event()
+        self._looked_at_memory = False
+
+    def __repr__(self) -> str:
+        return f"<Node {self.name}>"
+
+    async def run(self) -> None:
+        """Keep both connections up until cancelled."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.link.run)
+            await self._found.wait()  # the other one has to go to the same server
+            await self.control.run()
+
+    async def opened(self) -> None:
+        """Wait for the first connection, and until we listen or cannot for now.
+
+        Raises:
+            StorageUnavailableError: there is no connection.
+        """
+        await self.link.opened()
+        await self.control.tried()
+
+    async def _connect(self) -> Connection:
+        address = await self._locate()
+        connection = await address.connect(self._prepare)
+        self._address = address
+        self._found.set()
+        return connection
+
+    async def _connect_control(self) -> Connection:
+        assert self._address is not None
+        return await self._address.connect(self.control.subscribe)
+
+    async def _prepare(self, connection: Connection) -> None:
+        *_, memory = await connection.ask(*(("SCRIPT", "LOAD", script.text) for script in SCRIPTS), ("INFO", "memory"))
+        if not self._looked_at_memory:
+            self._looked_at_memory = True
+            self._check_memory(memory)
+
+    def _check_memory(self, info: Reply) -> None:
+        """Warn of a server that throws away sessions, or locks, when it is short of memory."""
+        text = str(info, "utf-8", "replace") if isinstance(info, bytes) else ""  # not everybody may ask
+        facts = dict(line.split(":", 1) for line in text.splitlines() if ":" in line)
+        policy = facts.get("maxmemory_policy", "noeviction")
+        if facts.get("maxmemory", "0") != "0" and policy != "noeviction":
+            logger.warning(
+                "%s: its maxmemory-policy is %s: when memory is short it drops sessions of users who are logged in; "
+                "with noeviction it refuses new ones instead",
+                self.name,
+                policy,
+            )
+
+
+#: Makes the node with a name that is to be found in a way.
+NewNode: TypeAlias = Callable[[str, Locate], Node]
