@@ -21,7 +21,7 @@ PACKAGE = ROOT / "trio_session"
 FLOORS: tuple[tuple[str, ...], ...] = (
     ("_errors",),
     ("abc",),
-    ("_codec", "_config", "_cookies", "_generators", "_ids", "_known", "_settings", "_states", "_working"),
+    ("_codec", "_config", "_cookies", "_generators", "_ids", "_known", "_places", "_settings", "_states", "_working"),
     ("_gate", "_leases", "_local_store", "_tasks", "redis"),
     ("_locks",),
     ("_block", "_engine", "_lifecycle", "_manager", "_session"),

@@ -12,6 +12,7 @@ import trio
 from ._errors import CommitUnknownError
 from ._leases import Lease
 from ._lifecycle import Hold, Lifecycle
+from ._places import Place
 from ._working import Level
 
 __all__ = ["Block"]
@@ -24,20 +25,28 @@ class Block(AbstractAsyncContextManager[dict[str, Any]]):
 
     Args:
         timeout: seconds to wait for the lock; None for the configured ones.
+        place: where in the program this is.
         decode: False if the stored data is of no interest.
         cancellable: the loss of the lock cancels the body.
     """
 
-    __slots__ = ("_cancellable", "_decode", "_entered", "_hold", "_level", "_lifecycle", "_scope", "_timeout")
+    __slots__ = ("_cancellable", "_decode", "_entered", "_hold", "_level", "_lifecycle", "_place", "_scope", "_timeout")
 
     _hold: Hold
     _level: Level
 
     def __init__(
-        self, lifecycle: Lifecycle, timeout: float | None, *, decode: bool = True, cancellable: bool = True
+        self,
+        lifecycle: Lifecycle,
+        timeout: float | None,
+        place: Place,
+        *,
+        decode: bool = True,
+        cancellable: bool = True,
     ) -> None:
         self._lifecycle = lifecycle
         self._timeout = timeout
+        self._place = place
         self._decode = decode
         self._cancellable = cancellable
         self._entered = False
@@ -64,7 +73,7 @@ class Block(AbstractAsyncContextManager[dict[str, Any]]):
         timeout = self._lifecycle._timeout(self._timeout)
         scope = trio.CancelScope(deadline=trio.current_time() + timeout).__enter__()
         try:
-            hold = await self._lifecycle._take(block=True, decode=self._decode)
+            hold = await self._lifecycle._take(block=True, place=self._place, decode=self._decode)
         except BaseException as error:
             if not scope.__exit__(type(error), error, error.__traceback__):
                 raise

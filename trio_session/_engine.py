@@ -10,6 +10,7 @@ from ._config import SessionConfig
 from ._errors import SessionDataError
 from ._ids import Ids
 from ._locks import Locks
+from ._places import Place
 from .abc import Codec, Lifetime, SessionStore
 
 __all__ = ["Engine"]
@@ -27,6 +28,7 @@ class Engine:
     codec: Codec
     ids: Ids
     closed: bool = False
+    reported: set[Place] = field(default_factory=set[Place])  # lines that were warned of, which is done once
     life: Lifetime = field(init=False)
 
     def __post_init__(self) -> None:

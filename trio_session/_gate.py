@@ -13,6 +13,7 @@ import trio
 from trio.lowlevel import Abort, Task
 
 from ._errors import SessionBusyError, SessionStateError
+from ._places import where
 
 if TYPE_CHECKING:
     from .abc import Loaded
@@ -43,6 +44,17 @@ class _Line:
         # A nursery of the holder that is not among these was opened inside its block.
         self.nurseries = tuple(task.child_nurseries) if block else None
 
+    def encloses(self, task: Task) -> bool:
+        """Whether `task` runs in a nursery opened inside the holder's block, which so cannot end before it does."""
+        if self.nurseries is None:
+            return False  # an explicit lock() can be ended anywhere, also inside the nursery
+        nursery = task.parent_nursery
+        while nursery is not None:
+            if nursery.parent_task is self.task and nursery not in self.nurseries:
+                return True
+            nursery = nursery.parent_task.parent_nursery
+        return False
+
 
 class Gate:
     """One line per key.
@@ -61,6 +73,11 @@ class Gate:
     @property
     def tasks_waiting(self) -> int:
         return sum(len(line.waiters) for line in self._lines.values())
+
+    def encloses(self, key: str, task: Task) -> bool:
+        """Whether whoever has passed holds the lock in a block that cannot end before `task` does."""
+        line = self._lines.get(key)
+        return line is not None and line.encloses(task)
 
     async def enter(self, key: str, token: str, *, block: bool) -> Loaded | None:
         """Wait for this task's turn; each turn ends with `leave`.
@@ -120,24 +137,8 @@ def _refuse_deadlock(line: _Line, task: Task) -> None:
         raise SessionStateError(
             "this task already holds this session's lock through another Session object; use that one"
         )
-    if line.nurseries is None:
-        return  # an explicit lock() can be ended anywhere, also inside the nursery
-    nursery = task.parent_nursery
-    while nursery is not None:
-        if nursery.parent_task is holder and nursery not in line.nurseries:
-            raise SessionStateError(
-                f"deadlock: this task runs in a nursery opened inside the `locked()` block at {_where(holder)}, which "
-                "cannot end before this task does; change the data in the block itself, or start the task after it"
-            )
-        nursery = nursery.parent_task.parent_nursery
-
-
-def _where(task: Task) -> str:
-    """The user's own line that `task` is executing, for an error message."""
-    place = "?"
-    for frame, line in task.iter_await_frames():
-        module = str(frame.f_globals.get("__name__", ""))
-        if module.partition(".")[0] not in {"trio", "trio_session", "contextlib", "outcome"}:
-            code = frame.f_code
-            place = f"{code.co_filename}:{line} in {code.co_name}"
-    return place
+    if line.encloses(task):
+        raise SessionStateError(
+            f"deadlock: this task runs in a nursery opened inside the `locked()` block at {where(holder)}, which "
+            "cannot end before this task does; change the data in the block itself, or start the task after it"
+        )

@@ -25,6 +25,7 @@ from ._errors import (
 )
 from ._known import CookieAction, Known
 from ._locks import HeldLock
+from ._places import Place, shown
 from ._states import Action, State, step
 from ._working import Change, Level, WorkingCopy
 from .abc import Loaded
@@ -40,12 +41,13 @@ _STILL_TRUE = 0.1  # seconds
 
 @dataclass(slots=True, eq=False)
 class Hold:
-    """The lock in the hands of one task of this Session."""
+    """The lock in the hands of one task of this Session, and where the program took it."""
 
     task: Task
     id: str
     lock: HeldLock
     work: WorkingCopy
+    place: Place
 
     def has(self, level: Level) -> bool:
         """The level is still open: nothing inside its block has ended it."""
@@ -174,7 +176,7 @@ class Lifecycle:
         hold.lock.lease.refuse_lost()
         return hold.work.begin()
 
-    async def _take(self, *, block: bool, decode: bool = True) -> Hold:
+    async def _take(self, *, block: bool, place: Place, decode: bool = True) -> Hold:
         """Wait for the lock, and read the newest data."""
         self._used = True
         engine, known = self._engine, self._known
@@ -203,7 +205,7 @@ class Lifecycle:
                 engine.locks.discard(lock)
                 raise
             known.learn(id, lock.loaded)
-            hold = Hold(trio.lowlevel.current_task(), id, lock, WorkingCopy(data))
+            hold = Hold(trio.lowlevel.current_task(), id, lock, WorkingCopy(data), place)
             self._holds[hold.task] = hold
             return hold
 
@@ -326,18 +328,34 @@ class Lifecycle:
             self._landed = self._landed or trio.Event()
             await self._landed.wait()
 
+    def _note_receiving(self) -> None:
+        """The calling task is about to wait for a WebSocket's peer: warn if the lock is held until that speaks."""
+        if not self._holds:
+            return
+        task = trio.lowlevel.current_task()
+        for hold in self._holds.values():
+            is_kept = hold.task is task or self._engine.locks.encloses(hold.lock, task)
+            if is_kept and hold.place not in self._engine.reported:
+                self._engine.reported.add(hold.place)
+                logger.warning(
+                    "the session's lock, taken at %s, is held while a WebSocket waits in receive(): until a message "
+                    "comes, all other requests of this visitor wait too; leave the block first, and lock again for "
+                    "each message",
+                    shown(hold.place),
+                )
+
     def _roll_back_left_behind(self) -> None:
         """The last of the response is about to leave: nobody can still mean to end an explicit lock."""
-        self._end_holds("a lock() was left behind by its request; its changes are rolled back", guarded=False)
+        self._end_holds("a lock() was left behind by its request", guarded=False)
 
     def _finish(self) -> None:
         """The request is over: whatever lock is left is rolled back, whichever task has it."""
         self._finished = True
-        self._end_holds("a lock outlived its request; its changes are rolled back", guarded=True)
+        self._end_holds("a lock outlived its request", guarded=True)
 
-    def _end_holds(self, warning: str, *, guarded: bool) -> None:
+    def _end_holds(self, what: str, *, guarded: bool) -> None:
         for hold in list(self._holds.values()):
             if not hold.lock.ended and (guarded or not hold.lock.lease.guarded):
-                logger.warning(warning)
+                logger.warning("%s; its changes are rolled back; it was taken at %s", what, shown(hold.place))
                 hold.lock.lease.lose("request_ended")
                 self._release(hold)

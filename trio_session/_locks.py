@@ -130,6 +130,10 @@ class Locks:
         self.keeper.hold(lease)
         return HeldLock(lease, loaded)
 
+    def encloses(self, held: HeldLock, task: trio.lowlevel.Task) -> bool:
+        """Whether the lock is held by a block that cannot end before `task` does."""
+        return self._gate.encloses(held.lease.key, task)
+
     def give_back(self, held: HeldLock) -> None:
         """End the lock without its changes. Works in a cancelled task, and for a lock that has ended already."""
         if not held.ended:

@@ -34,6 +34,13 @@ NOT_TRIO = "trio_session runs on trio only: serve the application with `hypercor
 # What a client that is turned away because the store is down is told to wait.
 _RETRY_AFTER = b"1"  # second
 
+# What servers make of a WebSocket that is closed before it was accepted; but theirs has no cookies.
+_FORBIDDEN: Message = {
+    "type": "websocket.http.response.start",
+    "status": 403,
+    "headers": [(b"content-length", b"0")],
+}
+
 _LAST_MESSAGES = {"http.response.pathsend"}
 
 
@@ -140,21 +147,35 @@ class SessionMiddleware:
 
     async def _serve_websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         session = self._attach(scope)
+        can_refuse = "websocket.http.response" in (scope.get("extensions") or {})
+        answered = False
+
+        async def receive_noting() -> Message:
+            session._note_receiving()
+            return await receive()
 
         async def send_with_session(message: Message) -> None:
+            nonlocal answered
             kind = message["type"]
             if kind in {"websocket.accept", "websocket.http.response.start"}:
+                answered = True
                 message = await self._with_headers(message, session, scope)
             elif kind == "websocket.close" or (
                 kind == "websocket.http.response.body" and not message.get("more_body", False)
             ):
                 session._roll_back_left_behind()
+                if not answered:
+                    answered = True
+                    refusal = await self._with_headers(_FORBIDDEN, session, scope)
+                    if can_refuse and any(name == b"set-cookie" for name, _ in refusal["headers"]):
+                        await send(refusal)
+                        message = {"type": "websocket.http.response.body", "body": b""}
             await send(message)
 
         try:
             if await self._load(scope, session):
-                await self.app(scope, receive, send_with_session)
-            elif "websocket.http.response" in (scope.get("extensions") or {}):
+                await self.app(scope, receive_noting, send_with_session)
+            elif can_refuse:
                 await _refuse(send_with_session, "websocket.http.response")
             else:
                 await send({"type": "websocket.close"})  # the server makes a 403 of it

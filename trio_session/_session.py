@@ -16,6 +16,7 @@ from ._block import Block
 from ._errors import CommitUnknownError
 from ._generators import may_be_abandoned
 from ._lifecycle import Lifecycle
+from ._places import place_above
 from ._states import Action, step
 from ._working import WorkingCopy
 
@@ -171,7 +172,7 @@ class Session(Lifecycle, Mapping[str, Any]):
             be cancelled, and is bounded by `commit_timeout`. In an async generator that is not driven by `web.App`,
             the loss of the lock cannot cancel the block; it is told at the commit, as with `lock()`.
         """
-        return Block(self, timeout, cancellable=not may_be_abandoned(1))
+        return Block(self, timeout, place_above(1), cancellable=not may_be_abandoned(1))
 
     async def lock(self, timeout: float | None = None) -> None:
         """Take the lock and read the newest data; or go one level deeper, if this task has the lock.
@@ -185,7 +186,7 @@ class Session(Lifecycle, Mapping[str, Any]):
             return
         timeout = self._timeout(timeout)
         with trio.CancelScope(deadline=trio.current_time() + timeout):
-            await self._take(block=False)
+            await self._take(block=False, place=place_above(1))
             return
         raise self._timed_out(timeout)
 
@@ -267,7 +268,7 @@ class Session(Lifecycle, Mapping[str, Any]):
             await trio.lowlevel.checkpoint()
             hold.lock.lease.refuse_lost()
             return change(hold.work)
-        async with Block(self, None, decode=decode):
+        async with Block(self, None, place_above(2), decode=decode):
             return change(self._require(Action.SET).work)
 
     async def put(self, name: str, value: object) -> None:

@@ -112,10 +112,15 @@ class WebSocket(Connection):
         Raises:
             WebSocketClosed: there is none any more.
 
+        Locking: leave the session's `locked()` block first, or all other requests of this visitor wait for the peer
+        as well; the log warns of it.
+
         Cancellation: loses no message.
         """
         await self._ensure_accepted()
         self._check_open()
+        if "trio_session" in self.scope:
+            self.session._note_receiving()  # a middleware around the App cannot see who receives
         message = await self._receive()
         if message["type"] == "websocket.disconnect":
             self._closed = message.get("code", _NORMAL)
