@@ -30,8 +30,8 @@ PARALLEL := --numprocesses $(WORKERS) --dist worksteal
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: help demo test check faults soak bench mutants clean format \
-	check-format check-lint check-mypy check-pyright check-tests
+.PHONY: help demo test check docs faults soak bench mutants clean format \
+	check-format check-lint check-mypy check-pyright check-docs check-tests
 
 help: ## show this list
 	@echo 'make <target> [PYTHON=python3] [VENV=.venv] [ARGS=…]'
@@ -43,11 +43,15 @@ demo: $(VENV)/.has-core ## serve the demo page: [PORT=8000]
 test: $(VENV)/.has-test ## run the tests: [ARGS="-x -k lock"]
 	$(BIN)/python -m pytest $(PARALLEL) $(ARGS)
 
-check: check-format check-lint check-mypy check-pyright check-tests ## everything a change must pass
+check: check-format check-lint check-mypy check-pyright check-docs check-tests ## everything a change must pass
 
 format: $(VENV)/.has-dev ## put the code into shape, and repair what ruff can repair
 	$(BIN)/ruff check --quiet --fix-only .
 	$(BIN)/ruff format .
+
+docs: $(VENV)/.has-dev ## make a book of docs/, in build/docs
+	$(BUILD_DOCS)
+	@echo 'read it: build/docs/index.html'
 
 # A limit per test that a busy machine does not reach either; the short forms have the one of pyproject.toml.
 faults: $(VENV)/.has-test ## the long forms of the fault tests, on real Redis servers: [ARGS="-s -k cut"]
@@ -86,6 +90,12 @@ check-mypy: $(VENV)/.has-dev
 check-pyright: $(VENV)/.has-dev
 	@$(BIN)/pyright --pythonpath $(BIN)/python $(call or_else,pyright is not \
 	content.,by hand; then$(comma) for this step alone: make check-pyright)
+
+# A warning is an error, a reference that leads nowhere a warning. Everything is read anew: a page that was not changed can be wrong by now.
+BUILD_DOCS = $(BIN)/python -m sphinx -W --keep-going -E -q docs build/docs
+
+check-docs: $(VENV)/.has-dev
+	@$(BUILD_DOCS) $(call or_else,the docs cannot be built.,by hand; then$(comma) for this step alone: make docs)
 
 check-tests: $(VENV)/.has-dev
 	@$(BIN)/coverage erase

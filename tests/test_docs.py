@@ -7,9 +7,12 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache
+from importlib import import_module
 from pathlib import Path
 
 import pytest
+
+from tests.test_exports import DOORS
 
 __all__ = ["ROOT", "Block", "blocks_of"]
 
@@ -20,6 +23,7 @@ _FOLDERS = ("docs", "examples", "tests", "trio_session", ".ci", ".github")
 PAGES = sorted([*ROOT.glob("*.md"), *(page for folder in _FOLDERS for page in (ROOT / folder).rglob("*.md"))])
 
 _find_named_tests = re.compile(r"\b(tests/[\w/]+\.py)::(\w+)").findall
+_find_described = re.compile(r"^\.\. auto\w+:: ([\w.]+)", re.MULTILINE).findall
 _match_fence = re.compile(r" *(`{3,}(?=[^`]*$)|~{3,})[ \t]*([\w+-]*)").match
 _drop_code = re.compile(r"(`+)(?!`).*?(?<!`)\1(?!`)", re.DOTALL).sub
 _find_links = re.compile(
@@ -125,6 +129,23 @@ def test_links_lead_somewhere(page: Path) -> None:
 def test_python_in_a_page_compiles(page: Path) -> None:
     """What is marked as Python can be pasted into a file."""
     _check(page, broken_blocks, "has Python that does not compile")
+
+
+def test_the_reference_has_every_public_name() -> None:
+    """Whatever a front door shows is described on a page of docs/reference."""
+    pages = (page.read_text("utf-8") for page in (ROOT / "docs" / "reference").glob("*.md"))
+    described = [_at(*path.rpartition(".")[::2]) for text in pages for path in _find_described(text)]
+    missing = [
+        f"{door}.{name}"
+        for door in DOORS
+        for name in import_module(door).__all__
+        if not any(_at(door, name) is thing for thing in described)
+    ]
+    assert not missing, f"no page of docs/reference has an `.. autoclass::` (or autofunction, …) of {missing}"
+
+
+def _at(module: str, name: str) -> object:
+    return getattr(import_module(module), name)
 
 
 SAMPLE = """\

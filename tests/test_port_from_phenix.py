@@ -1,4 +1,4 @@
-"""What docs/port-from-phenix.md promises to somebody who knows Phenix, where no other test proves it already."""
+"""What docs/how-to/port-from-phenix.md promises to somebody who knows Phenix, where no other test proves it already."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from trio_session.web import App, Request
 
 from .test_docs import ROOT, blocks_of
 
-PAGE = ROOT / "docs" / "port-from-phenix.md"
+PAGE = ROOT / "docs" / "how-to" / "port-from-phenix.md"
 
 
 @pytest.fixture
