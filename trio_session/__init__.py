@@ -5,7 +5,7 @@ application, and `open_session_manager()` to programs without one. What a sessio
 
 The house, from the ground up:
 
-    ground floor    _errors _settings _config _codec _ids _cookies _states _known _working _generators: never wait
+    ground floor    _errors _settings _config _codec _encryption _ids _cookies _states _known _working _generators
     one lock        _gate (this process's queue) · a store (all processes; abc, _local_store, .redis) · _leases; _locks
     one session     _lifecycle (the machine), _block (a lock held) · _session (its face) · _engine, _manager (shared)
     one server      _middleware (any ASGI application; _asgi, _lifespan); .web, .testing and .cli stand on top
@@ -17,6 +17,7 @@ import typing as _typing
 
 from ._codec import MsgpackCodec as MsgpackCodec
 from ._config import RedisConnection as RedisConnection, SessionConfig as SessionConfig
+from ._encryption import EncryptedCodec as EncryptedCodec
 from ._errors import (
     CommitUnknownError as CommitUnknownError,
     ConfigError as ConfigError,
@@ -47,6 +48,7 @@ __all__ = [
     "Codec",
     "CommitUnknownError",
     "ConfigError",
+    "EncryptedCodec",
     "LocalStore",
     "LockLostError",
     "LockTimeoutError",

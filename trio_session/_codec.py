@@ -44,6 +44,9 @@ from .abc import Codec
 # The first byte of every record. A change of the format takes the next number.
 _FORMAT = b"\x01"
 
+#: So begins what `EncryptedCodec` makes, and no other record.
+ENCRYPTED = b"enc1"
+
 # How deep containers may nest. More than a session needs, and little enough that what was encoded
 # can be decoded: each level takes up to 3 of the 1000 that Python allows by default.
 _MAX_DEPTH = 100
@@ -108,6 +111,8 @@ class MsgpackCodec(Codec):
             SessionDataError: the bytes are damaged, foreign, or from a newer version.
         """
         if not blob.startswith(_FORMAT):
+            if blob.startswith(ENCRYPTED):
+                raise SessionDataError("the stored session is encrypted, and there is no key: set SESSION_KEYS")
             raise SessionDataError("the stored session has a format unknown to this version")
         try:
             data: object = _decode(blob[1:])

@@ -12,6 +12,7 @@ from math import inf
 from typing import Literal, final
 from urllib.parse import urlsplit
 
+from ._encryption import EncryptedCodec
 from ._errors import ConfigError
 from ._settings import (
     check_choice,
@@ -126,7 +127,7 @@ class SessionConfig:
             lifetime, at most 60 s.
         undecodable: what to do with data that cannot be decoded: `raise` a `SessionDataError`, or
             `discard` it and begin anew.
-        codec: None is `MsgpackCodec`.
+        codec: None is `MsgpackCodec`; `EncryptedCodec` encrypts.
         redis: connections by name.
         app_name: the program's name, for the cookie.
     """
@@ -260,9 +261,10 @@ class SessionConfig:
 
         These are `SESSION_DRIVER`, `SESSION_LIFETIME` (in minutes), `SESSION_CONNECTION`,
         `SESSION_COOKIE_NAME`, `SESSION_DOMAIN`, `SESSION_SECURE_COOKIE` (true, false or auto),
-        `SESSION_SAME_SITE`, `APP_NAME`, and either `REDIS_URL` or `REDIS_SCHEME`, `_HOST`, `_PORT`,
-        `_USERNAME`, `_PASSWORD` and `_DB`. With `SESSION_CONNECTION=cache` the latter are
-        `REDIS_CACHE_URL` and so on.
+        `SESSION_SAME_SITE`, `SESSION_KEYS` (for an `EncryptedCodec`: its keys, with commas or spaces
+        between them), `SESSION_PLAINTEXT` (its `plaintext`), `APP_NAME`, and either `REDIS_URL` or
+        `REDIS_SCHEME`, `_HOST`, `_PORT`, `_USERNAME`, `_PASSWORD` and `_DB`. With
+        `SESSION_CONNECTION=cache` the latter are `REDIS_CACHE_URL` and so on.
 
         Args:
             environ: by default `os.environ`.
@@ -282,7 +284,7 @@ class SessionConfig:
             if environ.get("SESSION_DRIVER", "").lower() == "redis":
                 raise
         return construct(
-            partial(cls, redis=redis),
+            partial(cls, redis=redis, codec=_codec_from_env(environ)),
             environ,
             driver=("SESSION_DRIVER", str.lower),
             lifetime=("SESSION_LIFETIME", to_minutes),
@@ -293,6 +295,19 @@ class SessionConfig:
             same_site=("SESSION_SAME_SITE", str),
             app_name=("APP_NAME", str),
         )
+
+
+def _codec_from_env(environ: Mapping[str, str]) -> Codec | None:
+    if not environ.get("SESSION_KEYS"):
+        if environ.get("SESSION_PLAINTEXT"):
+            wrong("SESSION_PLAINTEXT", "needs SESSION_KEYS")  # who wants keys must not go without because one is lost
+        return None
+    return construct(
+        EncryptedCodec,
+        environ,
+        keys=("SESSION_KEYS", lambda text: text.replace(",", " ").split()),
+        plaintext=("SESSION_PLAINTEXT", str.lower),
+    )
 
 
 def _redis_from_env(environ: Mapping[str, str], name: str) -> RedisConnection:

@@ -29,6 +29,27 @@ MUTANTS: tuple[Mutant, ...] = (
         tests=("tests/test_session.py::test_regenerate_takes_effect_with_the_commit",),
     ),
     Mutant(
+        name="an encrypted record is good in any place",
+        file="trio_session/_encryption.py",
+        old="return [head, context]",
+        new="return [head]",
+        tests=("tests/test_encryption.py::test_a_swapped_record_is_refused",),
+    ),
+    Mutant(
+        name="plain records are read although they are refused",
+        file="trio_session/_encryption.py",
+        old='if self._plaintext == "refuse":',
+        new='if self._plaintext == "refused":',
+        tests=("tests/test_encryption.py::test_encryption_is_rolled_out_under_users_who_are_logged_in",),
+    ),
+    Mutant(
+        name="the last key encrypts",
+        file="trio_session/_encryption.py",
+        old="next(iter(self._ring))",
+        new="next(reversed(self._ring))",
+        tests=("tests/test_encryption.py::test_the_first_key_writes_and_all_of_them_read",),
+    ),
+    Mutant(
         name="an id that the store does not know is kept",
         file="trio_session/_known.py",
         old="return self._minted or loaded.blob is not None or loaded.ended is not None",
