@@ -84,7 +84,7 @@ class EncryptedCodec(Codec):
             wrong("keys", "need AES-SIV, which OpenSSL has since 3.0: use a wheel of cryptography")
         self._first = next(iter(self._ring))
         self._codec = codec or MsgpackCodec()
-        self._plaintext = plaintext
+        self._plaintext: Literal["refuse", "read", "write"] = plaintext
         self._invalid = (InvalidTag, ValueError)  # imported here, as `import trio_session` is to stay light
 
     @staticmethod
