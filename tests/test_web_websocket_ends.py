@@ -268,3 +268,41 @@ async def test_other_tasks_find_it_closed(app: App, nursery: trio.Nursery) -> No
     with pytest.raises(WebSocketClosed, match="1006"):
         await room[0].receive()
     assert peer.types() == ["websocket.accept", "websocket.send"]
+
+
+async def test_the_answer_to_a_close_is_waited_for(app: App, autojump_clock: MockClock) -> None:
+    """For five seconds: until then the server must not cut the connection, or the peer could miss why."""
+
+    @app.websocket("/<what>")
+    async def handler(ws: WebSocket, what: str) -> None:
+        if what == "open":
+            await ws.accept()
+        await ws.close(4000)
+
+    for path, answers, seconds in [("/open", True, 0), ("/open", False, 5), ("/refused", False, 0)]:
+        began = trio.current_time()
+        await SocketPeer(app, path, answers=answers).run()
+        assert trio.current_time() - began == seconds
+
+
+async def test_what_comes_after_a_close_is_thrown_away(app: App, nursery: trio.Nursery) -> None:
+    """However much it is: the peer must get as far as its answer."""
+    done = trio.Event()
+
+    @app.websocket("/ws")
+    async def handler(ws: WebSocket) -> None:
+        await ws.accept()
+        await done.wait()
+
+    peer = SocketPeer(app, answers=False)
+    for _ in range(30):
+        peer.say_bytes(b"x" * 40_000)
+    nursery.start_soon(peer.run)
+    await wait_all_tasks_blocked()
+    assert peer.unheard() > 0
+    done.set()
+    await wait_all_tasks_blocked()
+    assert peer.unheard() == 0
+    assert not peer.returned.is_set()
+    peer.go(1000)
+    await peer.returned.wait()

@@ -119,14 +119,32 @@ async def ask(app: ASGIApp, path: str = "/", **options: Any) -> Peer:
 
 
 class SocketPeer(_Peer):
-    """A WebSocket client."""
+    """A WebSocket client, which answers a close.
+
+    Args:
+        can_refuse: the server lets the application answer the handshake with a page.
+        answers: False for one that is silent after a close.
+    """
 
     def __init__(
-        self, app: ASGIApp, path: str = "/ws", *, headers: Fields = (), can_refuse: bool = False, **extra: Any
+        self,
+        app: ASGIApp,
+        path: str = "/ws",
+        *,
+        headers: Fields = (),
+        can_refuse: bool = False,
+        answers: bool = True,
+        **extra: Any,
     ) -> None:
         extensions: Any = {"websocket.http.response": {}} if can_refuse else {}
         super().__init__(app, make_scope("websocket", path, headers, extensions=extensions, **extra))
         self.say({"type": "websocket.connect"})
+        self._answers = answers
+
+    async def send(self, message: Message) -> None:
+        await super().send(message)
+        if message["type"] == "websocket.close" and self._answers:
+            self.go(1000)
 
     def say_text(self, text: str) -> None:
         """Send a text message."""

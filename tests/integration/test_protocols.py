@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 import httpx
 import pytest
 import trio
-from trio_websocket import WebSocketConnection, wrap_client_stream
-from wsproto.connection import Connection as FrameConnection, ConnectionType
-from wsproto.events import TextMessage
 
 from trio_session import Session, SessionManager, SessionMiddleware, get_session
 from trio_session._asgi import ASGIApp, Receive, Scope, Send
 from trio_session.web import App, Request, WebSocket
 
-from ._clients import Answer, H2Stream, connect, cookie_in, fetch, open_h2, with_id
+from ._clients import cookie_in, fetch, open_h2
 from ._serving import at_rest, count_tasks, eventually, respond, serving
+from ._websockets import Open, either
 
 
 @dataclass
@@ -132,88 +128,6 @@ async def test_streams_of_one_connection_are_strangers_to_each_other(make: Calla
 
 
 # -- WebSocket -------------------------------------------------------------------------------------------------------
-
-
-class Peer(Protocol):
-    """A WebSocket on whichever HTTP, as far as the tests need it."""
-
-    id: str | None  # what the handshake set as the session's cookie
-
-    async def receive(self) -> str: ...
-    async def ask(self, text: str) -> str: ...
-    async def hang_up(self) -> None:
-        """Go without a word."""
-        ...
-
-
-class OnHttp1:
-    def __init__(self, ws: WebSocketConnection, transport: trio.SocketStream) -> None:
-        cookie = cookie_in(value for name, value in ws.handshake_headers if name == b"set-cookie")
-        self.id = None if cookie is None else cookie.value
-        self._ws = ws
-        self._transport = transport
-
-    async def receive(self) -> str:
-        message = await self._ws.get_message()
-        assert isinstance(message, str)
-        return message
-
-    async def ask(self, text: str) -> str:
-        await self._ws.send_message(text)
-        return await self.receive()
-
-    async def hang_up(self) -> None:
-        await self._transport.aclose()
-
-
-class OnHttp2:
-    """WebSocket frames in the DATA frames of an extended CONNECT (RFC 8441)."""
-
-    def __init__(self, answer: Answer, stream: H2Stream) -> None:
-        self.id = answer.id
-        self._stream = stream
-        self._frames = FrameConnection(ConnectionType.CLIENT)
-        self._taken = 0  # bytes of the answer's body
-
-    async def receive(self) -> str:
-        while True:
-            for event in self._frames.events():
-                assert isinstance(event, TextMessage)
-                assert event.message_finished
-                return event.data
-            data = await self._stream.receive(self._taken)
-            assert data, "the stream has ended"
-            self._taken += len(data)
-            self._frames.receive_data(data)
-
-    async def ask(self, text: str) -> str:
-        await self._stream.send(self._frames.send(TextMessage(data=text)))
-        return await self.receive()
-
-    async def hang_up(self) -> None:
-        await self._stream.reset()
-
-
-@asynccontextmanager
-async def on_http1(url: str, path: str, id: str | None = None) -> AsyncIterator[Peer]:
-    async with await connect(url) as transport, trio.open_nursery() as nursery:
-        ws = await wrap_client_stream(nursery, transport, "test", path, extra_headers=with_id(id))
-        yield OnHttp1(ws, transport)
-        nursery.cancel_scope.cancel()
-
-
-@asynccontextmanager
-async def on_http2(url: str, path: str, id: str | None = None) -> AsyncIterator[Peer]:
-    async with open_h2(url) as client:
-        headers = [(b":protocol", b"websocket"), (b"sec-websocket-version", b"13")]
-        stream = await client.request(path, method="CONNECT", id=id, headers=headers, end=False)
-        answer = await stream.head()
-        assert answer.status == 200
-        yield OnHttp2(answer, stream)
-
-
-Open = Callable[..., AbstractAsyncContextManager[Peer]]
-either = pytest.mark.parametrize("open_peer", [on_http1, on_http2])
 
 
 @both

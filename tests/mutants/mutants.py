@@ -232,6 +232,13 @@ MUTANTS: tuple[Mutant, ...] = (
         tests=("tests/test_websocket_sessions.py::test_a_block_around_receive",),
     ),
     Mutant(
+        name="the answer to a close is not waited for",
+        file="trio_session/web/_inbox.py",
+        old="if self._is_accepted and self._is_closing:",
+        new="if False:",
+        tests=("tests/test_web_websocket_ends.py::test_the_answer_to_a_close_is_waited_for",),
+    ),
+    Mutant(
         name="a WebSocket that is closed before it was accepted loses its cookie",
         file="trio_session/_middleware.py",
         old="                if not answered:\n",

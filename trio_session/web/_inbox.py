@@ -28,7 +28,8 @@ _DRAIN_TIME = 1.0  # seconds
 _AHEAD_MESSAGES = 16
 _AHEAD_BYTES = 64 * 1024
 
-# How long the handler of a WebSocket may go on after it was told that its peer has gone.
+# How long the handler of a WebSocket may go on after it was told that its peer has gone; and how long the peer may take
+# for its answer to a close.
 _FAREWELL_TIME = 5.0  # seconds
 
 
@@ -184,6 +185,9 @@ class SocketInbox(_Inbox):
 
     A handler that waits in `receive()`, or has not read everything yet, learns of the end there and gets a while to
     say goodbye. One that is busy with something else is cancelled at once.
+
+    After a close of ours the peer's answer is waited for (RFC 6455, 7.1.1). A server that is done with us before it
+    has come cuts the connection, and the peer may lose our code; over HTTP/2, Hypercorn breaks down over the answer.
     """
 
     _end: Message = {"type": "websocket.disconnect", "code": 1006}  # noqa: RUF012  # never changed
@@ -192,7 +196,9 @@ class SocketInbox(_Inbox):
         super().__init__(receive, send)
         self._bytes = 0  # in self._messages
         self._is_begun = False  # the handshake was taken: from now on it is the handler that waits
+        self._is_accepted = False
         self._is_closing = False
+        self._is_over = False  # nobody wants to know what else the peer has to say
 
     async def receive(self) -> Message:
         message = await super().receive()
@@ -205,13 +211,16 @@ class SocketInbox(_Inbox):
         if message["type"] == "websocket.close":
             self._is_closing = True
         await self._server_send(message)
+        if message["type"] == "websocket.accept":
+            self._is_accepted = True
 
     def _put(self, message: Message) -> None:
-        self._bytes += _size(message)
-        super()._put(message)
+        if not self._is_over:
+            self._bytes += _size(message)
+            super()._put(message)
 
     def _wants_more(self) -> bool:
-        return len(self._messages) < _AHEAD_MESSAGES and self._bytes < _AHEAD_BYTES
+        return self._is_over or (len(self._messages) < _AHEAD_MESSAGES and self._bytes < _AHEAD_BYTES)
 
     def _on_farewell(self, handling: trio.CancelScope) -> None:
         if self._is_closing:
@@ -222,7 +231,12 @@ class SocketInbox(_Inbox):
             handling.cancel()
 
     async def _finish(self) -> None:
-        """Nothing is left to do: Hypercorn forgets the messages of a WebSocket that is over."""
+        if self._is_accepted and self._is_closing:
+            self._is_over = True
+            self._requests.unpark_all()
+            with trio.move_on_after(_FAREWELL_TIME):
+                while self._farewell is None:
+                    await self._arrivals.park()
 
 
 def _size(message: Message) -> int:
