@@ -62,6 +62,49 @@ async def test_every_error_has_its_status(
     assert (record.levelname, bool(record.exc_info)) == (("ERROR", True) if status == 500 else (mild, False))
 
 
+@pytest.mark.parametrize(
+    ("error", "status", "logged"),
+    [
+        (NotFound(), 404, None),
+        (errors.LockTimeoutError(10), 503, "WARNING"),
+        (errors.StorageUnavailableError("no answer"), 503, "INFO"),
+        (ValueError("secret"), 500, "ERROR"),
+    ],
+)
+async def test_an_exception_alone_in_a_group_counts_as_itself(
+    app: App, error: Exception, status: int, logged: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A nursery wraps whatever comes out of it, also out of its own body; the log has the group with its traceback."""
+
+    @app.get("/")
+    async def handler(request: Request) -> str:
+        async with trio.open_nursery(), trio.open_nursery():
+            raise error
+
+    assert (await ask(app)).status == status
+    assert [record.levelname for record in caplog.records] == ([] if logged is None else [logged])
+    if logged == "ERROR":
+        assert "ExceptionGroup" in caplog.text
+
+    @app.errorhandler(type(error))
+    async def explain(request: Request, error: Exception) -> str:
+        return f"by kind: {type(error).__name__}"
+
+    assert (await ask(app)).text == f"by kind: {type(error).__name__}"
+
+
+async def test_several_exceptions_stay_a_group(app: App) -> None:
+    """Nobody could say which of them is the answer: a 500, unless there is a handler for groups."""
+    raising(app, ExceptionGroup("both", [NotFound(), NotFound()]))
+    assert (await ask(app)).status == 500
+
+    @app.errorhandler(ExceptionGroup)
+    async def explain(request: Request, error: ExceptionGroup[Exception]) -> str:
+        return f"{len(error.exceptions)} of them"
+
+    assert (await ask(app)).text == "2 of them"
+
+
 async def test_http_errors_are_not_logged(app: App, caplog: pytest.LogCaptureFixture) -> None:
     """They are answers, not failures."""
     raising(app, NotFound())
@@ -157,6 +200,19 @@ async def test_an_error_handler_may_abort(app: App, caplog: pytest.LogCaptureFix
     @app.errorhandler(ValueError)
     async def translate(request: Request, error: ValueError) -> str:
         abort(422)
+
+    raising(app, ValueError())
+    assert (await ask(app)).status == 422
+    assert caplog.records == []
+
+
+async def test_an_error_handler_may_abort_out_of_a_nursery(app: App, caplog: pytest.LogCaptureFixture) -> None:
+    """As a handler may."""
+
+    @app.errorhandler(ValueError)
+    async def translate(request: Request, error: ValueError) -> str:
+        async with trio.open_nursery():
+            abort(422)
 
     raising(app, ValueError())
     assert (await ask(app)).status == 422

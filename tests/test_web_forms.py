@@ -115,7 +115,7 @@ async def test_the_body_of_a_form(app: App) -> None:
     answer = await ask(app, "/body/before", method="POST", headers=MULTIPART, body=multipart)
     assert answer.text == f"1 {len(multipart)}"
     answer = await ask(app, "/body/after", method="POST", headers=MULTIPART, body=multipart)
-    assert answer.text == "the body of this request is gone: its form was read"
+    assert answer.text == "the body of this request is gone: it was read as a form"
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
 
 import pytest
 
@@ -101,6 +102,18 @@ def test_handlers_have_to_be_async(app: App) -> None:
     app.get("/")(around)
 
 
+def test_hooks_have_to_be_async(app: App) -> None:
+    """A plain function would be a 500 for every request; it is refused at once instead."""
+
+    def plain(*args: object) -> None:
+        raise AssertionError
+
+    hook: Any = plain
+    for register in (app.before_request, app.after_request, app.errorhandler(404)):
+        with pytest.raises(TypeError, match="async def plain"):
+            register(hook)
+
+
 def test_handlers_have_to_take_what_the_path_gives(app: App) -> None:
     """A misspelt argument is found when the handler is registered, not when the first client comes."""
 
@@ -109,6 +122,7 @@ def test_handlers_have_to_take_what_the_path_gives(app: App) -> None:
 
     with pytest.raises(TypeError, match="/users/<int:id>"):
         app.get("/users/<int:id>")(show)
+    assert list(app.url_map.iter_rules()) == []
 
 
 async def test_generator_functions_are_handlers_too(app: App) -> None:

@@ -6,9 +6,11 @@ from collections.abc import AsyncIterator, Mapping
 from datetime import UTC, datetime
 from http import HTTPStatus
 from types import MappingProxyType
-from typing import Any
+from typing import Any, cast
 
 import pytest
+import trio
+from trio.testing import wait_all_tasks_blocked
 from werkzeug.datastructures import Headers
 
 from trio_session.web import App, HTTPException, Request, Response, WebSocket, abort, redirect
@@ -324,6 +326,50 @@ async def test_a_broken_after_request_is_a_500(caplog: pytest.LogCaptureFixture)
     assert (await ask(app, "/polite")).status == 418
     assert (await ask(app, "/replace")).text == "replaced"
     assert closed == ["closed"] * 3
+
+
+async def test_a_stream_that_is_not_sent_after_all_is_closed(nursery: trio.Nursery) -> None:
+    """Whichever of two a broken hook leaves behind, and also when the client hangs up before the start."""
+    app = App(sessions=False)
+    opened: list[trio.MemorySendChannel[str]] = []
+
+    def stream() -> Response:
+        send_channel, receive_channel = trio.open_memory_channel[str](0)
+        opened.append(send_channel)
+        return Response(receive_channel)
+
+    @app.after_request
+    async def last(request: Request, response: Response) -> Response | None:
+        match request.path:
+            case "/replace-and-fail":
+                raise ValueError
+            case "/value":
+                return cast("Response", object())
+            case "/wait":
+                await trio.sleep_forever()
+            case _:
+                pass
+        return None
+
+    @app.after_request
+    async def first(request: Request, response: Response) -> Response:
+        return stream() if request.path == "/replace-and-fail" else response
+
+    @app.get("/<name>")
+    async def handler(request: Request, name: str) -> Response:
+        return stream()
+
+    assert (await ask(app, "/replace-and-fail")).status == 500
+    assert (await ask(app, "/value")).status == 500
+    peer = Peer(app, "/wait")
+    nursery.start_soon(peer.run)
+    await wait_all_tasks_blocked()
+    peer.hang_up()
+    await peer.returned.wait()
+    assert len(opened) == 4
+    for channel in opened:
+        with pytest.raises(trio.BrokenResourceError):
+            channel.send_nowait("to nobody")
 
 
 async def test_typed_handlers() -> None:

@@ -119,6 +119,89 @@ async def test_head_comes_with_get(app: App) -> None:
     assert (answer.status, answer.headers["content-length"], answer.body) == (200, "5", b"")
 
 
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("/a", "/a"),
+        ("/users/<int:id>", "/users/<int:number>"),
+        ("/<name>/<path:rest>", "/<string:word>/<path:rest>"),
+        ("/<any(a, b):which>", "/<any(a, b):which>"),
+    ],
+)
+async def test_a_path_has_one_handler_for_each_method(app: App, first: str, second: str) -> None:
+    """A second one would never be called, so it is refused, whatever the values in the path are called."""
+
+    async def handler(request: Request, **values: object) -> str:
+        return "first"
+
+    async def other(request: Request, **values: object) -> str:
+        return "other"
+
+    app.route(first, methods=["get", "PUT"])(handler)
+    with pytest.raises(ValueError, match=r"GET already.*handler"):
+        app.get(second)(other)
+    with pytest.raises(ValueError, match="GET and PUT already"):
+        app.route(second, methods=["PUT", "GET"])(handler)
+    app.post(second)(other)
+    assert (await ask(app, "/users/7" if "int" in first else "/a/b" if "path" in first else "/a")).text == "first"
+
+
+@pytest.mark.parametrize(
+    ("first", "second"), [("/<int:n>", "/<float:n>"), ("/<int:n>", "/<n>"), ("/a", "/a/"), ("/a", "/A")]
+)
+def test_paths_that_only_look_alike_are_two(app: App, first: str, second: str) -> None:
+    """Another converter matches other paths, and a slash at the end is a path of its own."""
+
+    async def handler(request: Request, **values: object) -> str:
+        return ""
+
+    app.get(first)(handler)
+    app.get(second)(handler)
+
+
+def test_a_path_has_one_websocket(app: App) -> None:
+    """The slash at the end does not matter here, and neither does a page at the same path."""
+
+    async def page(request: Request) -> str:
+        return ""
+
+    async def talk(ws: WebSocket) -> None:
+        pass
+
+    app.get("/ws")(page)
+    app.websocket("/ws")(talk)
+    with pytest.raises(ValueError, match="'/ws/' has a handler for WebSocket already"):
+        app.websocket("/ws/")(talk)
+
+
+@pytest.mark.parametrize("head_first", [True, False])
+async def test_head_may_have_a_handler_of_its_own(app: App, head_first: bool) -> None:
+    """Then the one for GET is spared, whichever of them was there first."""
+    called: list[str] = []
+
+    async def get(request: Request) -> str:
+        called.append("get")
+        return "costly"
+
+    async def head(request: Request) -> tuple[str, int, dict[str, str]]:
+        called.append("head")
+        return "", 200, {"X-Cheap": "yes", "Content-Length": "6"}
+
+    for register in [1, 0] if head_first else [0, 1]:
+        if register:
+            app.route("/", methods=["HEAD"])(head)
+        else:
+            app.get("/")(get)
+    app.post("/")(get)
+    answer = await ask(app, method="HEAD")
+    assert (answer.headers["x-cheap"], answer.headers["content-length"]) == ("yes", "6")
+    assert (await ask(app)).text == "costly"
+    assert called == ["head", "get"]
+    assert (await ask(app, method="DELETE")).headers["allow"] == "GET, HEAD, OPTIONS, POST"
+    with pytest.raises(ValueError, match="HEAD already"):
+        app.route("/", methods=["HEAD"])(head)
+
+
 async def test_options_is_answered_by_itself(app: App) -> None:
     """OPTIONS says what is allowed, unless a handler is registered for it."""
 

@@ -214,6 +214,9 @@ async def test_a_handshake_is_refused_with_a_page(app: App, caplog: pytest.LogCa
         match kind:
             case "abort":
                 abort(401, "Who are you?")
+            case "nursery":
+                async with trio.open_nursery():
+                    abort(402, "Pay first.")
             case "response":
                 abort(Response("own", 418, {"Set-Cookie": "a=1"}))
             case "stream":
@@ -225,6 +228,7 @@ async def test_a_handshake_is_refused_with_a_page(app: App, caplog: pytest.LogCa
 
     for kind, status, text in [
         ("abort", 401, "Who are you?"),
+        ("nursery", 402, "Pay first"),
         ("response", 418, "own"),
         ("stream", 409, ""),
         ("busy", 503, "Please try again later"),

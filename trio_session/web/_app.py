@@ -20,7 +20,7 @@ from ._inbox import RequestInbox, SocketInbox
 from ._origins import allowed_origins
 from ._request import Request
 from ._response import Response, ResponseValue, make_response
-from ._routing import ROUTE_KEY, Route, Router, match_of
+from ._routing import ROUTE_KEY, Route, Router, check_async, match_of
 from ._serving import Serving, Setup
 from ._websocket import dispatch_websocket
 
@@ -62,6 +62,7 @@ class App:
         max_content_length: see `Request`; for every request, unless its handler says otherwise.
         max_form_memory_size: the same.
         max_form_parts: the same.
+        body_timeout: the same.
 
     Cancellation:
         A client that hangs up cancels its handler, after its body was read. HTTP/3 servers never tell.
@@ -73,6 +74,7 @@ class App:
         self.max_content_length = Request.max_content_length
         self.max_form_memory_size = Request.max_form_memory_size
         self.max_form_parts = Request.max_form_parts
+        self.body_timeout = Request.body_timeout
         self._router = Router()
         self._failures = Failures()
         self._serving = Serving()
@@ -93,7 +95,7 @@ class App:
     def route(self, path: str, *, methods: Iterable[str] = ("GET",), autoload: bool = True) -> Callable[[H], H]:
         """Have a handler answer a path: `async def handler(request, **path_values)`.
 
-        HEAD comes with GET, and OPTIONS with everything.
+        HEAD comes with GET, and OPTIONS with everything, unless they have handlers of their own.
 
         Args:
             path: with converters, as in `/users/<int:id>`: `string` (the default), `int`, `float`, `path`, `uuid`,
@@ -104,7 +106,8 @@ class App:
 
         Raises:
             TypeError: the handler is not `async`, or does not take what the path gives.
-            ValueError, LookupError: the path is malformed, or names an unknown converter.
+            ValueError, LookupError: the path is malformed, or names an unknown converter, or has a handler for one of
+                the methods already.
         """
         if not isinstance(path, str):
             raise TypeError('a route needs its path: `@app.get("/visits")`, not `@app.get`')
@@ -183,6 +186,7 @@ class App:
 
         Where nothing is routed to, nothing is run: such requests have no session either.
         """
+        check_async(hook)
         self._before.append(hook)
         return hook
 
@@ -191,6 +195,7 @@ class App:
 
         It changes the response, or returns another one. It runs before the response starts, so it may still commit.
         """
+        check_async(hook)
         self._after.append(hook)
         return hook
 
@@ -198,10 +203,12 @@ class App:
         """Answer a status or a kind of exception by `async def handler(request, error)`, as handlers do.
 
         A status comes before a kind, and the nearest kind before others. Exceptions are HTTP errors as well: those of
-        a session that pass are 503, others 500; their cause is the original.
+        a session that pass are 503, others 500; their cause is the original. One that is alone in a group, as it comes
+        out of a nursery, counts as itself.
         """
 
         def register(handler: E) -> E:
+            check_async(handler)
             self._failures.add(error, handler)
             return handler
 
@@ -290,15 +297,15 @@ class App:
         request.max_content_length = self.max_content_length
         request.max_form_memory_size = self.max_form_memory_size
         request.max_form_parts = self.max_form_parts
+        request.body_timeout = self.body_timeout
         try:
             response = await self._respond(request)
             try:
                 response, start = await self._finish(request, response)
             except Exception as error:  # noqa: BLE001  # whatever a hook does, the client gets an answer
-                await response.aclose()
                 # Not by way of the hooks again: they may be what is broken.
                 response = await self._failures.answer(request, error)
-                start = response._start()
+                start = response._start(head=request.method == "HEAD")
             # From here on there is no way back: an exception makes the server cut the connection.
             await response._send(send, start, head=request.method == "HEAD")
         finally:
@@ -326,9 +333,13 @@ class App:
 
     async def _finish(self, request: Request, response: Response) -> tuple[Response, Message]:
         """Run the hooks, and make the start of the response: what can fail, fails before that is sent."""
-        for hook in reversed(self._after):
-            other = await hook(request, response)
-            if other is not None and other is not response:
-                await response.aclose()
-                response = other
-        return response, response._start()
+        try:
+            for hook in reversed(self._after):
+                value = await hook(request, response)
+                if value is not None and value is not response:
+                    old, response = response, make_response(value)
+                    await old.aclose()
+            return response, response._start(head=request.method == "HEAD")
+        except BaseException:
+            await response.aclose()
+            raise

@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 from werkzeug.datastructures import Headers, MultiDict
 from werkzeug.exceptions import BadRequest
+from werkzeug.routing import Rule
 from werkzeug.sansio.request import Request as SansIORequest
 from werkzeug.utils import cached_property
 
@@ -60,6 +61,38 @@ class Connection(SansIORequest):
     def full_path(self) -> str:
         """The path with the query; with `?` in any case, as in Werkzeug."""
         return f"{self.path}?{quote(self.query_string, safe=_AS_IS)}"
+
+    @property
+    def http_version(self) -> str:
+        """`"1.0"`, `"1.1"`, `"2"` or `"3"`."""
+        version: str = self.scope.get("http_version", "1.1")
+        return version
+
+    @property
+    def script_root(self) -> str:
+        """Another name of `root_path`."""
+        return self.root_path
+
+    @property
+    def url_root(self) -> str:
+        """Another name of `root_url`."""
+        return self.root_url
+
+    @property
+    def endpoint(self) -> Callable[..., Any] | None:
+        """The handler; None if there is none. `url_for` takes it."""
+        route = match_of(self.scope).route
+        return None if route is None else route.handler
+
+    @property
+    def url_rule(self) -> Rule | None:
+        """What the path was matched with, as in `request.url_rule.rule`: "/users/<int:id>"; None if nothing does."""
+        return match_of(self.scope).rule
+
+    @property
+    def routing_exception(self) -> Exception | None:
+        """Why there is no handler, if that is so: a `NotFound` or a `MethodNotAllowed`, mostly."""
+        return match_of(self.scope).error
 
     @property
     def view_args(self) -> Mapping[str, Any]:

@@ -20,7 +20,7 @@ from .._errors import (
 from ._request import Request
 from ._response import Response, ResponseValue, make_response
 
-__all__ = ["ErrorHandler", "Failures", "http_error_of", "plain_response"]
+__all__ = ["ErrorHandler", "Failures", "http_error_of", "lone_exception", "plain_response"]
 
 logger = logging.getLogger("trio_session.web")
 
@@ -49,12 +49,13 @@ class Failures:
             return await self._answer(request, error)
         except Exception as worse:
             # A handler may abort() to another page, but there is no handling of what went wrong in handling.
-            wrong = http_error_of(worse)
-            if not isinstance(worse, HTTPException):
+            wrong = lone_exception(worse)
+            if not isinstance(wrong, HTTPException):
                 logger.exception("the error handler for %s %r failed", request.method, request.path, exc_info=worse)
-            return plain_response(wrong)
+            return plain_response(http_error_of(wrong))
 
-    async def _answer(self, request: Request, error: Exception) -> Response:
+    async def _answer(self, request: Request, raised: Exception) -> Response:
+        error = lone_exception(raised)
         if isinstance(error, HTTPException) and error.response is not None:
             return plain_response(error)
         http_error = http_error_of(error)
@@ -63,7 +64,7 @@ class Failures:
             handler = self._by_kind(error)
             if handler is not None:
                 return make_response(await handler(request, error))
-            _log(request, error, http_error)
+            _log(request, raised, http_error)
         handler = self._handlers.get(http_error.code or 500) or self._by_kind(http_error)
         if handler is not None:
             return make_response(await handler(request, http_error))
@@ -74,6 +75,13 @@ class Failures:
             if kind in self._handlers:
                 return self._handlers[kind]
         return None
+
+
+def lone_exception(error: Exception) -> Exception:
+    """What a nursery has wrapped: `abort(404)` means the same in one as outside. Two exceptions stay a group."""
+    while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error
 
 
 def http_error_of(error: Exception) -> HTTPException:
@@ -111,5 +119,6 @@ def _log(request: Request, error: Exception, http_error: HTTPException) -> None:
         logger.error("the handler for %s %r failed", request.method, request.path, exc_info=error)
     else:
         # Expected now and then, and explained by its message: without a traceback. A store that is away has said so.
-        level = logging.INFO if isinstance(error, StorageUnavailableError) else logging.WARNING
-        logger.log(level, "%s %r is answered %s: %s", request.method, request.path, http_error.code, error)
+        reason = lone_exception(error)
+        level = logging.INFO if isinstance(reason, StorageUnavailableError) else logging.WARNING
+        logger.log(level, "%s %r is answered %s: %s", request.method, request.path, http_error.code, reason)

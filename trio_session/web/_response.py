@@ -100,13 +100,17 @@ class Response(SansIOResponse):
         """Close the stream of a response that is not sent after all."""
         await close_stream(self._stream)
 
-    def _start(self) -> Message:
-        """The message that starts the response. Changing the response afterwards has no effect."""
+    def _start(self, *, head: bool = False) -> Message:
+        """The message that starts the response. Changing the response afterwards has no effect.
+
+        Args:
+            head: it answers a HEAD: a handler may know the length of a body that it has not made.
+        """
         headers = self.headers
         if self._is_bodiless:
             headers.remove("Content-Type")
             headers.remove("Content-Length")
-        elif self._stream is None:
+        elif self._stream is None and (self._data or not head or "Content-Length" not in headers):
             headers["Content-Length"] = str(len(self._data))
         return {
             "type": "http.response.start",

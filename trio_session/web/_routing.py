@@ -6,6 +6,8 @@ The answer travels in the scope, so that the session middleware can ask whether 
 from __future__ import annotations
 
 import inspect
+import re
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, final
@@ -17,7 +19,7 @@ from werkzeug.routing import Map, RequestRedirect, Rule, WebsocketMismatch
 from .._asgi import Scope
 from ._response import redirect
 
-__all__ = ["ROUTE_KEY", "Match", "Route", "Router", "match_of", "path_within"]
+__all__ = ["ROUTE_KEY", "Match", "Route", "Router", "check_async", "match_of", "path_within"]
 
 ROUTE_KEY = "trio_session.route"
 
@@ -25,6 +27,10 @@ Handler = Callable[..., Any]
 
 # What may stand in a query without being quoted, as in Werkzeug's own URLs.
 _SAFE_IN_QUERY = "!$&'()*+,/:;=?@%"
+
+
+# A variable in a path: its converter, and its name.
+_VARIABLE = re.compile(r"<(?:([^<>]*):)?\w+>")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -42,14 +48,25 @@ class Route:
 
 
 class _Rule(Rule):
-    """A rule that knows its route: one handler may have several."""
+    """A rule that knows its route: one handler may have several.
+
+    Attributes:
+        asked_for: the methods it was registered for; `methods` are those it answers, as HEAD comes with GET.
+        shape: equal to that of every other rule that matches the same paths.
+    """
+
+    methods: set[str] | None
 
     def __init__(self, path: str, route: Route, *, methods: Iterable[str] | None, websocket: bool) -> None:
+        asked_for = methods if methods is None or isinstance(methods, str) else [method.upper() for method in methods]
         # A browser follows no redirect in a WebSocket handshake, so a slash at the end must not matter there.
         super().__init__(
-            path, endpoint=route.handler, methods=methods, websocket=websocket, strict_slashes=not websocket
+            path, endpoint=route.handler, methods=asked_for, websocket=websocket, strict_slashes=not websocket
         )
         self.route = route
+        self.asked_for = frozenset(["WebSocket"] if asked_for is None else asked_for)
+        shape = _VARIABLE.sub(lambda found: f"<{'' if found[1] == 'string' else found[1] or ''}>", path)
+        self.shape = (shape.rstrip("/") if websocket else shape, websocket)
 
 
 @final
@@ -58,25 +75,25 @@ class Match:
 
     Attributes:
         router: who found it.
-        route: None if there is nothing to run.
+        rule: None if there is nothing to run.
         values: the values in the path, converted.
         error: what to answer instead: an `HTTPException`, or the exception of a converter.
         allowed: the methods of the path, if `OPTIONS` asked for them.
     """
 
-    __slots__ = ("allowed", "error", "route", "router", "values")
+    __slots__ = ("allowed", "error", "router", "rule", "values")
 
     def __init__(
         self,
         router: Router,
-        route: Route | None = None,
+        rule: _Rule | None = None,
         values: Mapping[str, Any] | None = None,
         *,
         error: Exception | None = None,
         allowed: tuple[str, ...] = (),
     ) -> None:
         self.router = router
-        self.route = route
+        self.rule = rule
         self.values = values or {}
         self.error = error
         self.allowed = allowed
@@ -86,8 +103,12 @@ class Match:
         return self
 
     @property
+    def route(self) -> Route | None:
+        return None if self.rule is None else self.rule.route
+
+    @property
     def autoload(self) -> bool:
-        return self.route is not None and self.route.autoload
+        return self.rule is not None and self.rule.route.autoload
 
 
 def match_of(scope: Mapping[str, Any]) -> Match:
@@ -104,21 +125,38 @@ class Router:
         self.map = Map()
         self._adapter = self.map.bind("")
         self._named: dict[str, Handler | None] = {}  # None: two handlers share the name
+        self._by_shape: defaultdict[object, list[_Rule]] = defaultdict(list)
 
     def add(self, path: str, route: Route, *, methods: Iterable[str] | None, websocket: bool = False) -> None:
         """Register a route.
 
         Raises:
             TypeError: the handler is not `async`, or does not take what the path gives.
-            ValueError, LookupError: the path is malformed, or names an unknown converter.
+            ValueError, LookupError: the path is malformed, or names an unknown converter, or has a handler already.
         """
-        _check_async(route.handler)
+        check_async(route.handler)
         rule = _Rule(path, route, methods=methods, websocket=websocket)
+        trial = Rule(path)
+        trial.bind(self.map)  # finds out what is wrong with the path, before the map has it
+        _check_arguments(route.handler, path, trial.arguments)
+        self._settle_methods(rule)
         self.map.add(rule)
-        _check_arguments(route.handler, path, rule.arguments)
         name = getattr(route.handler, "__name__", None)
         if isinstance(name, str):
             self._named[name] = route.handler if self._named.get(name, route.handler) == route.handler else None
+
+    def _settle_methods(self, rule: _Rule) -> None:
+        """See to it that each method of a path has one handler; one for HEAD takes it from the one for GET."""
+        others = self._by_shape[rule.shape]
+        for other in others:
+            if taken := rule.asked_for & other.asked_for:
+                names = " and ".join(sorted(taken))
+                raise ValueError(f"{rule.rule!r} has a handler for {names} already: {other.route.handler!r}")
+        others.append(rule)
+        if any("HEAD" in each.asked_for for each in others):
+            for each in others:
+                if each.methods is not None and "HEAD" not in each.asked_for:
+                    each.methods.discard("HEAD")
 
     def match(self, scope: Scope) -> Match:
         """Find the route of a request; whatever goes wrong is part of the answer."""
@@ -129,7 +167,7 @@ class Router:
         except Exception as error:  # noqa: BLE001  # a user's converter may raise whatever it likes
             return self._mismatch(error, scope, method, websocket=websocket)
         assert isinstance(rule, _Rule)
-        return Match(self, rule.route, values)
+        return Match(self, rule, values)
 
     def _mismatch(self, error: Exception, scope: Scope, method: str, *, websocket: bool) -> Match:
         if websocket and isinstance(error, RequestRedirect | MethodNotAllowed | WebsocketMismatch):
@@ -196,14 +234,19 @@ def _same_site_target(error: RequestRedirect, scope: Scope) -> str:
     return f"{target}?{query}" if query else target
 
 
-def _check_async(handler: Handler) -> None:
+def check_async(function: Handler) -> None:
+    """Refuse what nobody could await, at once and not when the first request comes.
+
+    Raises:
+        TypeError: it is a plain function.
+    """
     if (
-        inspect.isfunction(handler)
-        and not inspect.iscoroutinefunction(handler)
-        and not inspect.isasyncgenfunction(handler)
-        and not hasattr(handler, "__wrapped__")  # a decorator may hand on the coroutine of what it decorates
+        inspect.isfunction(function)
+        and not inspect.iscoroutinefunction(function)
+        and not inspect.isasyncgenfunction(function)
+        and not hasattr(function, "__wrapped__")  # a decorator may hand on the coroutine of what it decorates
     ):
-        raise TypeError(f"handlers are coroutines: write `async def {handler.__name__}(…)`")
+        raise TypeError(f"an App awaits what it is given: write `async def {function.__name__}(…)`")
 
 
 def _check_arguments(handler: Handler, path: str, names: Iterable[str]) -> None:

@@ -12,7 +12,7 @@ from werkzeug.exceptions import Forbidden, HTTPException
 
 from .._asgi import Message, Receive, Scope, Send
 from ._connection import Connection
-from ._failures import http_error_of, plain_response
+from ._failures import http_error_of, lone_exception, plain_response
 from ._origins import is_allowed
 from ._request import decode_json
 from ._response import HeaderFields, Response, make_response
@@ -224,13 +224,14 @@ async def dispatch_websocket(scope: Scope, receive: Receive, send: Send) -> None
         ws._closed = _ABNORMAL if ws._closed is None else ws._closed
 
 
-async def _end_badly(ws: WebSocket, error: Exception) -> None:
-    if _is_goodbye(error):
+async def _end_badly(ws: WebSocket, raised: Exception) -> None:
+    if _is_goodbye(raised):
         await ws.close()
         return
+    error = lone_exception(raised)
     http_error = http_error_of(error)
     if http_error is not error:
-        logger.error("the WebSocket handler for %r failed", ws.path, exc_info=error)
+        logger.error("the WebSocket handler for %r failed", ws.path, exc_info=raised)
     if not ws._is_accepted and not ws.is_closed:
         await ws._refuse(plain_response(http_error))
     else:
