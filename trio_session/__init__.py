@@ -6,7 +6,8 @@ application, and `open_session_manager()` to programs without one. What a sessio
 The house, from the ground up:
 
     ground floor    _errors _settings _config _codec _encryption _ids _cookies _states _known _working _generators
-    one lock        _gate (this process's queue) · a store (all processes; abc, _local_store, .redis) · _leases; _locks
+    one lock        _gate (this process's queue) · a store (all processes; abc, _local_store, .redis) · _leases; _locks;
+                    _instruments (who is told)
     one session     _lifecycle (the machine), _block (a lock held) · _session (its face) · _engine, _manager (shared)
     one server      _middleware (any ASGI application; _asgi, _lifespan); .web, .testing and .cli stand on top
 """
@@ -39,7 +40,12 @@ from ._locks import SessionStatistics as SessionStatistics
 from ._manager import SessionManager as SessionManager, open_session_manager as open_session_manager
 from ._middleware import SessionMiddleware as SessionMiddleware, get_session as get_session
 from ._session import Session as Session
-from .abc import Codec as Codec, SessionStore as SessionStore
+from .abc import (
+    Codec as Codec,
+    SessionEvent as SessionEvent,
+    SessionInstrument as SessionInstrument,
+    SessionStore as SessionStore,
+)
 
 if _typing.TYPE_CHECKING:  # pragma: no cover - only type checkers go through here
     from .redis import RedisStore as RedisStore, open_redis_store as open_redis_store
@@ -61,7 +67,9 @@ __all__ = [
     "SessionDataError",
     "SessionEndedError",
     "SessionError",
+    "SessionEvent",
     "SessionFinishedError",
+    "SessionInstrument",
     "SessionManager",
     "SessionMiddleware",
     "SessionNotLockedError",

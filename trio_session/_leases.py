@@ -14,6 +14,7 @@ from math import inf
 import trio
 
 from ._errors import LockLostError, LossReason, StorageUnavailableError
+from ._instruments import LockWatch
 from .abc import SessionStore
 
 __all__ = ["Lease", "LeaseKeeper", "Terms"]
@@ -51,13 +52,17 @@ class Lease:
 
     Args:
         granted_at: trio time at or before which the lease began.
+        watch: tells instruments of it, if there are any.
     """
 
-    __slots__ = ("_limit", "_lost", "_scope", "_terms", "committing", "expires", "key", "token")
+    __slots__ = ("_limit", "_lost", "_scope", "_terms", "committing", "expires", "key", "token", "watch")
 
-    def __init__(self, key: str, token: str, terms: Terms, *, granted_at: float) -> None:
+    def __init__(
+        self, key: str, token: str, terms: Terms, *, granted_at: float, watch: LockWatch | None = None
+    ) -> None:
         self.key = key
         self.token = token
+        self.watch = watch
         self.expires = granted_at + terms.duration
         self.committing = False  # the store was asked to end it: only its answer counts now
         self._terms = terms
@@ -106,6 +111,8 @@ class Lease:
         if self._lost is None:
             self._lost = reason
             self._terms.on_lost(reason)
+            if self.watch is not None:
+                self.watch.lost(reason)
         if self._scope is not None:
             self._scope.cancel()
 

@@ -17,6 +17,7 @@ import trio
 from ._config import SessionConfig
 from ._errors import CommitUnknownError, EndReason, LockLostError, LossReason
 from ._gate import Gate
+from ._instruments import Instruments, LockWatch
 from ._leases import Lease, LeaseKeeper, Terms
 from .abc import Loaded, SessionStore
 
@@ -62,12 +63,14 @@ class Locks:
 
     Args:
         config: its lock settings and lifetimes are used.
+        instruments: are told what happens.
     """
 
-    def __init__(self, store: SessionStore, config: SessionConfig) -> None:
+    def __init__(self, store: SessionStore, config: SessionConfig, instruments: Instruments) -> None:
         self._store = store
         self._config = config
         self._life = config.life
+        self._instruments = instruments
         self._gate = Gate(config.max_waiters)
         self._terms = Terms(duration=config.lock_lease, hold_limit=config.lock_hold_limit, on_lost=self._count_loss)
         self.keeper = LeaseKeeper(store, lease=config.lock_lease, on_lapse=self._free)
@@ -110,24 +113,35 @@ class Locks:
 
         Cancellation: nothing is left behind.
         """
-        token = f"{self._name}{next(self._numbers):08x}"
-        loaded = await self._gate.enter(key, token, block=block)
+        number = next(self._numbers)
+        token = f"{self._name}{number:08x}"
+        watch = LockWatch(self._instruments, key, number) if self._instruments else None
         try:
-            if loaded is None and wanted():
-                self._asking += 1
-                try:
-                    loaded = await self._store.acquire(key, token, lease=self._config.lock_lease, life=self._life)
-                finally:
-                    self._asking -= 1
-        except BaseException:
-            self._gate.leave(key)
+            loaded = await self._gate.enter(key, token, block=block)
+            try:
+                if loaded is None and wanted():
+                    self._asking += 1
+                    try:
+                        loaded = await self._store.acquire(key, token, lease=self._config.lock_lease, life=self._life)
+                    finally:
+                        self._asking -= 1
+            except BaseException:
+                self._gate.leave(key)
+                raise
+        except BaseException as error:
+            if watch is not None:
+                watch.abandoned(error)
             raise
         if loaded is None or not wanted():
             self._store.release(key, token)
             self._gate.leave(key)
+            if watch is not None:
+                watch.abandoned(None)
             return None
-        lease = Lease(key, token, self._terms, granted_at=loaded.granted_at)
+        lease = Lease(key, token, self._terms, granted_at=loaded.granted_at, watch=watch)
         self.keeper.hold(lease)
+        if watch is not None:
+            watch.acquired()
         return HeldLock(lease, loaded)
 
     def encloses(self, held: HeldLock, task: trio.lowlevel.Task) -> bool:
@@ -139,6 +153,8 @@ class Locks:
         if not held.ended:
             held.ended = True
             self._rollbacks += 1
+            if held.lease.watch is not None:
+                held.lease.watch.rolled_back(held.lease.loss() if held.lease.lost else None)
             self._free(held.lease)
 
     def discard(self, held: HeldLock) -> None:
@@ -152,11 +168,15 @@ class Locks:
             if not released:
                 self._store.release(lease.key, lease.token)
             self._gate.leave(lease.key)
+            if lease.watch is not None:
+                lease.watch.released()
 
     def end_unchanged(self, held: HeldLock) -> None:
         """Commit nothing: just end the lock."""
         held.ended = True
         self._commits += 1
+        if held.lease.watch is not None:
+            held.lease.watch.committed()
         self._free(held.lease)
 
     async def commit(self, held: HeldLock, blob: bytes, scope: trio.CancelScope) -> Loaded:
@@ -187,6 +207,8 @@ class Locks:
             if heir is not None and (scope.cancel_called or isinstance(error, CommitUnknownError)):
                 self._store.release(lease.key, heir)  # it may have been handed on; the heir has yet to ask
             raise
+        if lease.watch is not None and not held.loaded.version:
+            lease.watch.created()
         record = Loaded(committed.version, blob, granted_at=started)
         if heir is None or not committed.handed_on:
             self._free(lease, released=True)
@@ -195,6 +217,8 @@ class Locks:
             fresh = trio.current_time() - started < self._config.lock_lease / 3
             if not self._gate.leave(lease.key, heir=heir, inheritance=record if fresh else None):
                 self._store.release(lease.key, heir)  # the heir gave up while the store was asked
+            if lease.watch is not None:
+                lease.watch.released()
         return record
 
     async def rotate(
@@ -211,12 +235,16 @@ class Locks:
             reason=reason,
         )
         version = await self._landed_safely(held, rotation, scope)
+        if held.lease.watch is not None:
+            held.lease.watch.moved(new_key, reason)
         self._free(held.lease, released=True)
         return Loaded(version, blob)
 
     async def destroy(self, held: HeldLock, reason: EndReason, scope: trio.CancelScope) -> None:
         """Remove the record, and end the lock; otherwise as `commit`."""
         await self._landed_safely(held, self._store.destroy(held.lease.key, held.lease.token, reason=reason), scope)
+        if held.lease.watch is not None:
+            held.lease.watch.destroyed(reason)
         self._free(held.lease, released=True)
 
     async def _landed_safely(self, held: HeldLock, write: Awaitable[T], scope: trio.CancelScope) -> T:
@@ -229,11 +257,15 @@ class Locks:
         try:
             result = await write
             self._commits += 1
+            if held.lease.watch is not None:
+                held.lease.watch.committed()
             return result
         except BaseException as error:
             if isinstance(error, LockLostError):
                 held.lease.lose(error.reason)
             self._rollbacks += 1
+            if held.lease.watch is not None:
+                held.lease.watch.refused(error)
             self._free(held.lease)
             raise
         finally:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
 from typing import final
 
@@ -11,11 +11,12 @@ from ._codec import MsgpackCodec
 from ._config import SessionConfig
 from ._engine import Engine
 from ._ids import Ids
+from ._instruments import Instruments
 from ._local_store import LocalStore
 from ._locks import Locks, SessionStatistics
 from ._session import Session
 from ._tasks import open_service_nursery
-from .abc import SessionStore
+from .abc import SessionInstrument, SessionStore
 
 __all__ = ["SessionManager", "open_session_manager"]
 
@@ -63,7 +64,11 @@ class SessionManager:
 
 @asynccontextmanager
 async def open_session_manager(
-    config: SessionConfig | None = None, *, store: SessionStore | None = None, ids: Ids | None = None
+    config: SessionConfig | None = None,
+    *,
+    store: SessionStore | None = None,
+    ids: Ids | None = None,
+    instruments: Iterable[SessionInstrument] = (),
 ) -> AsyncIterator[SessionManager]:
     """Use sessions for the length of a block.
 
@@ -76,6 +81,7 @@ async def open_session_manager(
         config: None for `SessionConfig.from_env()`.
         store: an open store of your own, instead of the configured driver's. It is not closed.
         ids: another policy for ids, for tests.
+        instruments: are told what the sessions do; see `SessionInstrument`.
 
     Raises:
         ConfigError: the configuration cannot be used.
@@ -91,7 +97,7 @@ async def open_session_manager(
     async with nullcontext(store) if store is not None else _open_store(config) as store:
         if store.confinement is not None:
             logger.info("%s", store.confinement)
-        locks = Locks(store, config)
+        locks = Locks(store, config, Instruments(instruments))
         engine = Engine(config, store, locks, config.codec or MsgpackCodec(), ids or Ids())
         async with open_service_nursery() as start:
             start(locks.keeper.run)

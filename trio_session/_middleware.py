@@ -7,7 +7,7 @@ before its last message is forwarded, and again when the application returns, ra
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AsyncExitStack
 from typing import Any, Protocol, final
 
@@ -22,6 +22,7 @@ from ._lifespan import InnerLifespan
 from ._manager import SessionManager, open_session_manager
 from ._session import Session
 from ._tasks import bare_exceptions
+from .abc import SessionInstrument
 
 __all__ = ["SessionMiddleware", "get_session"]
 
@@ -79,6 +80,8 @@ class SessionMiddleware:
         autoload: read the session before the application runs, if the request carries our cookie; a predicate on the
             scope decides for each request. Without the cookie there is never any I/O.
         scope_key: the second key in the scope; None for none.
+        instruments: are told what the sessions do; see `SessionInstrument`. A `manager` of your own has those it was
+            opened with.
 
     While the store is down, requests whose session should be read are answered 503 with `Retry-After`.
     """
@@ -91,6 +94,7 @@ class SessionMiddleware:
         manager: SessionManager | None = None,
         autoload: bool | Callable[[Scope], bool] = True,
         scope_key: str | None = "session",
+        instruments: Iterable[SessionInstrument] = (),
     ) -> None:
         self.app = app
         self._given = manager is not None
@@ -99,6 +103,7 @@ class SessionMiddleware:
         self._manager = manager
         self._autoload = autoload
         self._scope_key = scope_key
+        self._instruments = tuple(instruments)
         self._drains_bodies = True  # web.App does it itself
 
     @property
@@ -230,7 +235,9 @@ class SessionMiddleware:
         async with AsyncExitStack() as stack:
             if not self._given:
                 try:
-                    self._manager = await stack.enter_async_context(open_session_manager(self._config))
+                    self._manager = await stack.enter_async_context(
+                        open_session_manager(self._config, instruments=self._instruments)
+                    )
                 except (SessionError, ConfigError) as error:
                     # Sent, not raised: a server takes an exception here for "does not speak lifespan" and serves.
                     logger.critical("the session manager cannot be opened: %s", error)

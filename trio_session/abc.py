@@ -1,4 +1,4 @@
-"""The contracts: what a store and a codec must do. Their rules are their docstrings.
+"""The contracts: what a store and a codec must do, and what an instrument is told. Their rules are their docstrings.
 
 A store knows keys, bytes, tokens and seconds. It never sees a Session, an id or a value. Lock and data
 live behind one protocol because only then can the write itself check that the lock is still held
@@ -16,7 +16,16 @@ from typing import Any, ClassVar
 
 from ._errors import EndReason
 
-__all__ = ["TOMBSTONE_LIFETIME", "Codec", "Committed", "Lifetime", "Loaded", "SessionStore"]
+__all__ = [
+    "TOMBSTONE_LIFETIME",
+    "Codec",
+    "Committed",
+    "Lifetime",
+    "Loaded",
+    "SessionEvent",
+    "SessionInstrument",
+    "SessionStore",
+]
 
 #: How long an ended session's key answers "ended" instead of "unknown". It must outlast the slowest request
 #: that can still be running with the old id.
@@ -172,3 +181,89 @@ class Codec(ABC):
         Raises:
             SessionDataError: the bytes are damaged, foreign, or from a newer version.
         """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SessionEvent:
+    """What an instrument is told. No id, no key and no value is in it, so it may go to any log.
+
+    Attributes:
+        session: a tag, 12 hexadecimal digits: the same for the same session in every process, and of no use to
+            anybody who would like to be that visitor.
+        lock: a number; of one manager's events, those of one lock, from being asked for to being released, have the
+            same.
+        waited: seconds from asking for the lock to having it; while it is waited for, so far.
+        held: seconds since then; 0.0 while it is waited for.
+        reason: see each hook; None where there is none.
+        new_session: the tag a moved session has from now on; else None.
+    """
+
+    session: str
+    lock: int
+    waited: float = 0.0
+    held: float = 0.0
+    reason: str | None = None
+    new_session: str | None = None
+
+
+class SessionInstrument:
+    """Is told what sessions do, for metrics, traces and pictures. Override the hooks you need; they do nothing here.
+
+        class Waits(SessionInstrument):
+            def lock_acquired(self, event: SessionEvent) -> None:
+                print(f"session {event.session} waited {event.waited:.3f} s")
+
+        app = App(instruments=[Waits()])
+
+    What Trio's own instruments are to tasks. A hook is called where the thing happens, in the task concerned, so it
+    must be quick and must not wait; the loss of a lock may be noticed by a task of the library's. One that raises is
+    logged once, and its instrument is told nothing more: it can never disturb a lock.
+
+    A lock is `lock_requested`, and then either `lock_abandoned` or `lock_acquired`. What was acquired is
+    `session_committed` or `session_rolled_back`, and `lock_released`. In between it may be `lock_lost`: then others may
+    have it before the holder notices and is rolled back. A lock that proved useless, as its session had ended
+    while it was waited for, is released without either; and sessions that expire do so in silence.
+    """
+
+    __slots__ = ()
+
+    def lock_requested(self, event: SessionEvent) -> None:
+        """A task asks for the lock, and may have to wait."""
+
+    def lock_acquired(self, event: SessionEvent) -> None:
+        """It has the lock, and the newest data."""
+
+    def lock_abandoned(self, event: SessionEvent) -> None:
+        """It will not have the lock.
+
+        `reason`: `timeout` (`lock_timeout`, or a deadline of the caller's), `cancelled`, `busy` (`max_waiters`),
+        `deadlock`, `unavailable` (the store), `unwanted` (the request ended, or another task of it changed the
+        id), or `failed`.
+        """
+
+    def session_committed(self, event: SessionEvent) -> None:
+        """The holder's changes are stored; or there were none, and nothing was written."""
+
+    def session_rolled_back(self, event: SessionEvent) -> None:
+        """The holder is done, and its changes are dropped.
+
+        `reason`: None if the program wanted it so, by an exception or a cancellation, say; `lease_expired`,
+        `hold_limit` or `request_ended` if the lock was lost. If it is the commit that failed: `ended` (the session
+        was destroyed or replaced), `unavailable` (the store), `unknown` (the store went away in mid-commit; alone
+        among these it may have been written), or `failed`.
+        """
+
+    def lock_lost(self, event: SessionEvent) -> None:
+        """The lock is gone while it was held. `reason`: `lease_expired` or `hold_limit`."""
+
+    def lock_released(self, event: SessionEvent) -> None:
+        """Others can have it. With an inheritance, the next task in this process already has."""
+
+    def session_created(self, event: SessionEvent) -> None:
+        """A commit has stored a session that was not there before."""
+
+    def session_moved(self, event: SessionEvent) -> None:
+        """A commit has given it a new id, as at a login; from now on it is `new_session`."""
+
+    def session_destroyed(self, event: SessionEvent) -> None:
+        """A commit has destroyed it, as at a logout. `reason`: `destroyed` or `orphaned` (the browser was not told)."""

@@ -15,6 +15,7 @@ from .._config import SessionConfig
 from .._errors import SessionStateError
 from .._manager import SessionManager
 from .._middleware import SessionMiddleware
+from ..abc import SessionInstrument
 from ._failures import ErrorHandler, Failures
 from ._inbox import RequestInbox, SocketInbox
 from ._origins import allowed_origins
@@ -57,6 +58,7 @@ class App:
         config: None for `SessionConfig.from_env()`, read now.
         manager: an open session manager of your own, which is used and never closed.
         sessions: False for an application without any; what is configured does not matter then.
+        instruments: see `SessionMiddleware`.
 
     Attributes:
         max_content_length: see `Request`; for every request, unless its handler says otherwise.
@@ -69,7 +71,12 @@ class App:
     """
 
     def __init__(
-        self, config: SessionConfig | None = None, *, manager: SessionManager | None = None, sessions: bool = True
+        self,
+        config: SessionConfig | None = None,
+        *,
+        manager: SessionManager | None = None,
+        sessions: bool = True,
+        instruments: Iterable[SessionInstrument] = (),
     ) -> None:
         self.max_content_length = Request.max_content_length
         self.max_form_memory_size = Request.max_form_memory_size
@@ -85,7 +92,11 @@ class App:
         self._outside: ASGIApp = self._enter_inside
         if sessions:
             self._middleware = SessionMiddleware(
-                self._enter_inside, config, manager=manager, autoload=lambda scope: match_of(scope).autoload
+                self._enter_inside,
+                config,
+                manager=manager,
+                autoload=lambda scope: match_of(scope).autoload,
+                instruments=instruments,
             )
             self._middleware._drains_bodies = False  # the inbox does
             self._outside = self._middleware
