@@ -16,7 +16,7 @@ import trio
 
 from ._tasks import bare_exceptions
 
-__all__ = ["ASGIApp", "Message", "Receive", "RequestBody", "Scope", "Send"]
+__all__ = ["WORKERS", "ASGIApp", "Message", "Receive", "RequestBody", "Scope", "Send"]
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -24,6 +24,8 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
+# Where a lifespan's scope says how many processes serve the application. `trio_session.serving` knows, others do not say.
+WORKERS = "trio_session.workers"
 
 # How long, and how far, a body that nobody reads is read before the last message goes out. The client waits for the end
 # of its answer meanwhile, so it is a compromise.

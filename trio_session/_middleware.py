@@ -13,7 +13,7 @@ from typing import Any, Protocol, final
 
 import trio
 
-from ._asgi import ASGIApp, Message, Receive, RequestBody, Scope, Send
+from ._asgi import WORKERS, ASGIApp, Message, Receive, RequestBody, Scope, Send
 from ._config import SessionConfig
 from ._cookies import SessionCookie, candidate_ids, with_cookie, with_vary
 from ._errors import ConfigError, SessionError, SessionStateError, StorageUnavailableError
@@ -244,6 +244,13 @@ class SessionMiddleware:
                     await send({"type": "lifespan.startup.failed", "message": f"{type(error).__name__}: {error}"})
                     return
                 stack.callback(self._close)
+            assert self._manager is not None
+            confinement = self._manager._engine.store.confinement
+            if confinement is not None and scope.get(WORKERS, 1) > 1:
+                remedy = "serve it with one (`-w 1`), or set SESSION_DRIVER=redis"
+                reason = f"{scope[WORKERS]} workers, but {confinement.partition(':')[0]}: {remedy}"
+                await send({"type": "lifespan.startup.failed", "message": reason})
+                return
             with bare_exceptions():
                 async with trio.open_nursery() as nursery:
                     inner = InnerLifespan(self.app, scope, send)

@@ -1,7 +1,10 @@
-"""The command `trio-session`: a demo to try, and a version to quote.
+"""The command `trio-session`: an application served, a demo to try, and a version to quote.
 
-_demo.py        the demo's application, demo.html its page
-_serve.py       serving an application until Ctrl-C, with one line for every way it can fail
+_serve_command.py   serve an application
+_demo_command.py    serve the demo; _demo.py is its application, demo.html its page
+_programs.py        what both have in common: an address, and one line for every way it can fail
+
+Each command has a module with `add_to`, which describes it without loading what it needs to run.
 """
 
 from __future__ import annotations
@@ -9,6 +12,8 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+
+from . import _demo_command, _serve_command
 
 __all__ = ["main"]
 
@@ -20,8 +25,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the arguments; None for those of the process.
 
     Returns:
-        The exit code: 0 after Ctrl-C or SIGTERM, 1 if the address cannot be used, 2 for a wrong option or setting,
-        3 if the application could not start.
+        The exit code: 0 after Ctrl-C or SIGTERM, 1 if an address cannot be used, 2 for a wrong option or setting,
+        3 if the application could not start, 4 if it broke down later.
 
     Raises:
         SystemExit: argparse's way to end after `--help`, `--version` and wrong arguments.
@@ -31,7 +36,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if options.command is None:
         parser.print_help(sys.stderr)
         return 2
-    return _serve_demo(options.host, options.port)
+    code: int = options.run(options)
+    return code
 
 
 def _make_parser() -> argparse.ArgumentParser:
@@ -40,38 +46,6 @@ def _make_parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="trio-session", description="HTTP sessions for Trio that lock.")
     parser.add_argument("--version", action="version", version=f"trio_session {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", title="commands")
-    demo = commands.add_parser(
-        "demo",
-        help="serve a page that shows what a session can do, and what happens without locks",
-        description="Serve the demo page until Ctrl-C. The environment configures its sessions: "
-        "SESSION_LIFETIME, SESSION_COOKIE_NAME and the others.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    demo.add_argument("--host", default="127.0.0.1", help="the address to listen on; 0.0.0.0 for every one")
-    demo.add_argument("--port", type=_port, default=8000, help="the port to listen on; 0 for a free one")
+    for command in (_serve_command, _demo_command):
+        command.add_to(commands)
     return parser
-
-
-def _port(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and int(text) <= 65535):
-        raise argparse.ArgumentTypeError(f"{text!r} is no port: use a number from 0 to 65535, 0 for a free one")
-    return int(text)
-
-
-def _serve_demo(host: str, port: int) -> int:
-    # Here, because `--version` need not wait for a web framework and a server to load.
-    from .._errors import ConfigError
-    from ._demo import make_app
-    from ._serve import complain, serve_until_stopped
-
-    try:
-        app = make_app()
-    except ConfigError as error:
-        complain(f"the settings in the environment are wrong: {error}")
-        return 2
-
-    def announce(url: str) -> None:
-        print(f"The trio_session demo is at {url}", flush=True)
-        print("Press Ctrl-C to stop it.", flush=True)
-
-    return serve_until_stopped(app, host, port, announce=announce)

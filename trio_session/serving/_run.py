@@ -1,0 +1,122 @@
+"""A whole program that does nothing but serve: signals, and one process or several."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import AsyncIterator, Callable, Sequence
+from functools import partial
+from typing import final
+
+import trio
+from hypercorn.config import Config, Sockets
+from hypercorn.typing import AppWrapper, Framework
+from hypercorn.utils import load_application, wrap_app, write_pid_file
+
+from ._server import make_sockets, serve_on
+from ._tasks import open_bare_nursery
+
+__all__ = ["Ending", "run", "serve_until_told"]
+
+
+def run(
+    app: Framework | str, config: Config | None = None, *, announce: Callable[[Sequence[str]], object] | None = None
+) -> None:
+    """Serve an application until SIGINT or SIGTERM; what `trio-session serve` does.
+
+        run("app:app", config)
+
+    The first signal ends it gracefully, as `serve` does at its trigger; the second one at once. With
+    `config.workers` above 1 there are so many processes, which share the addresses. Each runs the application's
+    lifespan. One that ends in order (it got a SIGTERM of its own, or has had `max_requests`) is replaced; one that dies
+    stops the others, gracefully, and so the server. SIGHUP replaces all of them, one after the other, with the
+    application as it is now: nobody is turned away meanwhile. If this process dies, its workers end.
+
+    Args:
+        app: an application, or where to import it from, like `module:app`; several workers need the latter.
+        config: Hypercorn's settings; None for its defaults.
+        announce: is called with the URLs as soon as all workers have started.
+
+    Raises:
+        AddressError: an address cannot be listened on.
+        StartupError: the application could not start.
+        BreakdownError: it broke down later, or a worker died.
+        hypercorn.utils.NoAppError: there is no such application.
+        ValueError: several workers are to serve an application that has no name.
+    """
+    config = config or Config()
+    if config.workers > 1 and not isinstance(app, str):
+        raise ValueError("several workers import the application: give its name, like run('module:app', config)")
+    sockets = make_sockets(config)
+    if config.pid_path is not None:
+        write_pid_file(config.pid_path)
+    told = announce or (lambda _: None)
+    if isinstance(app, str) and config.workers > 1:
+        from ._processes import supervise
+
+        trio.run(supervise, app, config, sockets, told)
+        return
+    if isinstance(app, str):
+        loaded = load_application(app, config.wsgi_max_body_size)
+    else:
+        loaded = wrap_app(app, config.wsgi_max_body_size, None)
+    trio.run(_serve_alone, sockets, loaded, config, told)
+
+
+@final
+class Ending:
+    """How and when a server is to end.
+
+    Attributes:
+        asked: is set when it is to end gracefully.
+        scope: is cancelled when it is to end at once.
+        started: there is something to be graceful about.
+    """
+
+    def __init__(self) -> None:
+        self.asked = trio.Event()
+        self.scope = trio.CancelScope()
+        self.started = False
+
+    def gracefully(self) -> None:
+        self.asked.set()
+        if not self.started:
+            self.scope.cancel()
+
+    def at_once(self) -> None:
+        self.scope.cancel()
+
+
+async def serve_until_told(
+    sockets: Sockets,
+    app: AppWrapper,
+    config: Config,
+    ending: Ending,
+    announce: Callable[[Sequence[str]], object],
+    *,
+    workers: int = 1,
+) -> None:
+    """Serve until `ending` says so."""
+    with ending.scope:
+        async with open_bare_nursery() as nursery:
+            serve = partial(serve_on, sockets, app, config, shutdown_trigger=ending.asked.wait, workers=workers)
+            urls: list[str] = await nursery.start(serve)
+            ending.started = True
+            announce(urls)
+
+
+async def _serve_alone(
+    sockets: Sockets, app: AppWrapper, config: Config, announce: Callable[[Sequence[str]], object]
+) -> None:
+    ending = Ending()
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async with open_bare_nursery() as nursery:
+            nursery.start_soon(_heed, signals, ending)
+            await serve_until_told(sockets, app, config, ending, announce)
+            nursery.cancel_scope.cancel()
+
+
+async def _heed(signals: AsyncIterator[int], ending: Ending) -> None:
+    await anext(signals)
+    ending.gracefully()
+    await anext(signals)
+    ending.at_once()
