@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 PYTHON = "https://docs.python.org/3/library"
 TRIO = "https://trio.readthedocs.io/en/stable"
+HYPERCORN = "https://hypercorn.readthedocs.io/en/latest/reference/source"
 WERKZEUG = "https://werkzeug.palletsprojects.com/en/stable"
 
 # What our sentences call the objects that everybody calls so.
@@ -135,6 +136,8 @@ def _address_of(name: str) -> str | None:
     if top == "werkzeug":
         room = rest.partition(".")[0]
         return f"{WERKZEUG}/{room if room in {'datastructures', 'routing'} else 'wrappers'}/#{name}"
+    if top == "hypercorn":
+        return f"{HYPERCORN}/{name.rpartition('.')[0]}.html#{name}"
     if top == "trio":
         page = {"abc": "io", "testing": "testing"}.get(rest.partition(".")[0], "core")
         return f"{TRIO}/reference-{page}.html#{name}"

@@ -12,7 +12,14 @@ from types import ModuleType
 
 import pytest
 
-DOORS = ("trio_session", "trio_session.abc", "trio_session.redis", "trio_session.testing", "trio_session.web")
+DOORS = (
+    "trio_session",
+    "trio_session.abc",
+    "trio_session.redis",
+    "trio_session.serving",
+    "trio_session.testing",
+    "trio_session.web",
+)
 
 
 @pytest.fixture(params=DOORS)

@@ -24,7 +24,7 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-# Where a lifespan's scope says how many processes serve the application. `trio_session.serving` knows, others do not say.
+# Where a lifespan's scope says how many processes serve the application, if `trio_session.serving` does.
 WORKERS = "trio_session.workers"
 
 # How long, and how far, a body that nobody reads is read before the last message goes out. The client waits for the end

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from hypercorn.config import Config
-    from hypercorn.typing import Framework
+
+    from ..serving._server import AnyApp
 
 __all__ = ["complain", "serve_until_stopped"]
 
 
 def serve_until_stopped(
-    app: Framework | str, config: Config, *, announce: Callable[[Sequence[str]], object] | None = None
+    app: AnyApp | str, config: Config, *, announce: Callable[[Sequence[str]], object] | None = None
 ) -> int:
     """Serve until Ctrl-C or SIGTERM.
 
@@ -26,8 +27,6 @@ def serve_until_stopped(
     Returns:
         The exit code, as in `main`.
     """
-    from hypercorn.utils import NoAppError
-
     from ..serving import AddressError, BreakdownError, ServingError, StartupError, run
 
     try:
@@ -41,7 +40,7 @@ def serve_until_stopped(
     except AddressError as error:
         complain(str(error))
         return 1
-    except (NoAppError, ServingError) as error:
+    except ServingError as error:
         complain(str(error))
         return 2
     return 0

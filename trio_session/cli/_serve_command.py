@@ -72,7 +72,7 @@ def _run(options: argparse.Namespace) -> int:
 
     try:
         config = _load(options.config)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - whatever its module raises
         complain(f"the configuration {options.config} cannot be used: {type(error).__name__}: {error}")
         return 2
     for name in (*_OPTIONS, "bind", "insecure_bind", "server_names"):

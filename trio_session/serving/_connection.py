@@ -19,8 +19,8 @@ from typing import Any, final
 import trio
 from hypercorn.config import Config
 from hypercorn.events import Closed, Event, RawData, Updated
-from hypercorn.typing import AppWrapper, ConnectionState
 from hypercorn.trio.worker_context import WorkerContext
+from hypercorn.typing import AppWrapper, ConnectionState
 from hypercorn.utils import parse_socket_addr
 
 from ._protocols import Leaving, Protocol
@@ -82,7 +82,7 @@ class Connection:
             await self._run()
         except* (OSError, trio.BrokenResourceError):
             pass  # the client has gone
-        except* Exception as errors:
+        except* Exception as errors:  # noqa: BLE001 - it is logged
             await self._config.log.exception("A connection broke down", exc_info=lone(errors))
         finally:
             with trio.CancelScope(shield=True, deadline=trio.current_time() + _LAST_WORD):

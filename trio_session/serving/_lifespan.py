@@ -64,7 +64,7 @@ class Lifespan:
             await app(
                 self._scope, self._from_server.receive, self._on_message, trio.to_thread.run_sync, trio.from_thread.run
             )
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - it is logged
             if not self._answered.is_set():
                 # The specification lets an application say so that it does not speak lifespan.
                 reason = f"{type(error).__name__}: {error}".removesuffix(": ")

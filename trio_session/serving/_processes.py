@@ -1,7 +1,7 @@
 """Several worker processes on the same sockets, and the one that watches over them.
 
-A worker has one end of a socket pair. Through it comes what it is to serve, and later the word to end; through it go the
-word that it has started, or why it could not. When the supervising process dies, however it dies, the system closes
+A worker has one end of a socket pair. Through it comes what it is to serve, and later the word to end; through it goes
+the word that it has started, or why it could not. When the supervising process dies, however it dies, the system closes
 the other end, and the worker knows.
 """
 
@@ -15,6 +15,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -49,9 +50,7 @@ class Orders:
         return [*self.secure, *self.insecure, *self.quic]
 
 
-async def supervise(
-    app: str, config: Config, sockets: Sockets, announce: Callable[[Sequence[str]], object]
-) -> None:
+async def supervise(app: str, config: Config, sockets: Sockets, announce: Callable[[Sequence[str]], object]) -> None:
     """Serve with `config.workers` processes until a signal says that it is enough."""
     lists = (sockets.secure_sockets, sockets.insecure_sockets, sockets.quic_sockets)
     orders = Orders(app, _portable(config), config.workers, *([each.fileno() for each in some] for some in lists))
@@ -130,7 +129,8 @@ class _Supervisor:
                 await worker.ended()
             except ServingError as error:
                 if not self._stopping.is_set():
-                    await self._config.log.critical("%s", error)
+                    if isinstance(error, BreakdownError):
+                        await self._config.log.critical("%s: the server stops", error)
                     self._failure = error
                     self._stop()
             finally:
@@ -170,6 +170,7 @@ class _Worker:
 
     def __init__(self, process: trio.Process, channel: socket.socket) -> None:
         self._process = process
+        self._socket = channel
         self._channel = trio.SocketStream(trio.socket.from_stdlib_socket(channel))
         self._said = b""
         self.retired = False  # nobody needs to follow it
@@ -188,10 +189,8 @@ class _Worker:
             )
         worker = cls(process, ours)
         text = pickle.dumps(orders)
-        try:
+        with suppress(trio.BrokenResourceError):  # it has died, and `started` will say so
             await worker._channel.send_all(len(text).to_bytes(8, "big") + text)
-        except trio.BrokenResourceError:
-            pass  # it has died, and `started` will say so
         return worker
 
     async def started(self) -> list[str]:
@@ -201,8 +200,9 @@ class _Worker:
             StartupError: it cannot.
         """
         told = await self._hear()
-        if "urls" in told:
-            return told["urls"]
+        urls: list[str] | None = told.get("urls")
+        if urls is not None:
+            return urls
         code = await self._process.wait()
         if told or code:
             raise StartupError(told.get("failure") or f"a worker died while it started: {_how(code)}")
@@ -221,10 +221,8 @@ class _Worker:
             raise BreakdownError(told.get("failure") or f"{name} died: {_how(code)}")
 
     def tell(self, word: bytes) -> None:
-        try:
-            self._channel.socket._sock.send(word, socket.MSG_DONTWAIT)
-        except OSError:
-            pass  # it has ended already
+        with suppress(OSError):  # it has ended already
+            self._socket.send(word)
 
     def kill(self) -> None:
         self._process.kill()

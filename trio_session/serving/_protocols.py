@@ -1,19 +1,19 @@
 """HTTP/1.1 and HTTP/2 as Hypercorn speaks them, without what breaks a connection that is in order.
 
-- Hypercorn's HTTP/2 fails when data come in for a stream that it has answered already: an upload that was refused, the
-  closing frame of a WebSocket. Here they are dropped, and the client is told to send no more of them.
-- After its thousandth request an HTTP/2 connection is closed under the requests that are still on it. Here the client is
-  told to come again on another connection, and may finish on this one what it has begun.
+- Hypercorn's HTTP/2 fails when data come in for a stream that it has answered already: an upload that was refused,
+  the closing frame of a WebSocket. Here they are dropped, and the client is told to send no more of them.
+- After its thousandth request an HTTP/2 connection is closed under the requests that are still on it. Here the client
+  is told to come again on another connection, and may finish on this one what it has begun.
 """
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, final
 
 from h2.errors import ErrorCodes
-from h2.events import DataReceived, RequestReceived
-from h2.events import Event as H2Event
+from h2.events import DataReceived, Event as H2Event, RequestReceived
 from h2.exceptions import ProtocolError
 from hypercorn.events import Event, RawData
 from hypercorn.protocol.h2 import H2Protocol
@@ -56,7 +56,7 @@ class Protocol:
             await self._protocol.handle(RawData(assumed.data))
         except H2CProtocolRequiredError as required:
             self._protocol = _HTTP2(*self._parts)
-            await self._protocol.initiate(required.headers, required.settings.decode("ascii"))
+            await self._protocol.initiate(required.headers, required.settings)
             if required.data:
                 await self._protocol.handle(RawData(required.data))
 
@@ -91,7 +91,5 @@ class _HTTP2(H2Protocol):
         assert event.stream_id is not None
         self.connection.acknowledge_received_data(event.flow_controlled_length or 0, event.stream_id)
         if event.stream_id not in self.stream_buffers:  # else its answer is still on the way
-            try:
+            with suppress(ProtocolError):  # these were the last of them
                 self.connection.reset_stream(event.stream_id, ErrorCodes.NO_ERROR)  # as RFC 9113, 8.1 has it
-            except ProtocolError:
-                pass  # these were the last of them

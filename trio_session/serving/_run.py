@@ -5,21 +5,26 @@ from __future__ import annotations
 import signal
 from collections.abc import AsyncIterator, Callable, Sequence
 from functools import partial
-from typing import final
+from typing import cast, final
 
 import trio
+from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.config import Config, Sockets
-from hypercorn.typing import AppWrapper, Framework
-from hypercorn.utils import load_application, wrap_app, write_pid_file
+from hypercorn.typing import AppWrapper, ASGIFramework
+from hypercorn.utils import NoAppError, load_application, write_pid_file
 
-from ._server import make_sockets, serve_on
+from ._lifespan import StartupError
+from ._server import AnyApp, make_sockets, serve_on
 from ._tasks import open_bare_nursery
 
-__all__ = ["Ending", "run", "serve_until_told"]
+__all__ = ["Ending", "load", "run", "serve_until_told"]
 
 
 def run(
-    app: Framework | str, config: Config | None = None, *, announce: Callable[[Sequence[str]], object] | None = None
+    app: AnyApp | str,
+    config: Config | None = None,
+    *,
+    announce: Callable[[Sequence[str]], object] | None = None,
 ) -> None:
     """Serve an application until SIGINT or SIGTERM; what `trio-session serve` does.
 
@@ -38,9 +43,8 @@ def run(
 
     Raises:
         AddressError: an address cannot be listened on.
-        StartupError: the application could not start.
+        StartupError: there is no such application, or it could not start.
         BreakdownError: it broke down later, or a worker died.
-        hypercorn.utils.NoAppError: there is no such application.
         ValueError: several workers are to serve an application that has no name.
     """
     config = config or Config()
@@ -55,11 +59,21 @@ def run(
 
         trio.run(supervise, app, config, sockets, told)
         return
-    if isinstance(app, str):
-        loaded = load_application(app, config.wsgi_max_body_size)
-    else:
-        loaded = wrap_app(app, config.wsgi_max_body_size, None)
-    trio.run(_serve_alone, sockets, loaded, config, told)
+    trio.run(_serve_alone, sockets, load(app, config), config, told)
+
+
+def load(app: AnyApp | str, config: Config) -> AppWrapper:
+    """An application, imported if need be, as Hypercorn calls it.
+
+    Raises:
+        StartupError: there is none of this name. What its module raises comes out as it is.
+    """
+    if not isinstance(app, str):
+        return ASGIWrapper(cast("ASGIFramework", app))
+    try:
+        return load_application(app, config.wsgi_max_body_size)
+    except NoAppError as error:
+        raise StartupError(str(error)) from error
 
 
 @final

@@ -6,11 +6,12 @@ import copy
 import select
 import socket
 import ssl
+import traceback
 from collections.abc import Awaitable, Callable
 from functools import partial
 from importlib.metadata import version
 from random import randint
-from typing import Any, Literal, cast
+from typing import Any, cast
 
 import trio
 from hypercorn.app_wrappers import ASGIWrapper, WSGIWrapper
@@ -18,27 +19,29 @@ from hypercorn.config import Config, Sockets, SocketTypeError
 from hypercorn.trio import serve as serve_plainly
 from hypercorn.trio.statsd import StatsdLogger
 from hypercorn.trio.worker_context import WorkerContext
-from hypercorn.typing import AppWrapper, Framework
-from hypercorn.utils import LifespanFailureError, LifespanTimeoutError, repr_socket_addr, wrap_app
+from hypercorn.typing import AppWrapper, ASGIFramework
+from hypercorn.utils import LifespanFailureError, LifespanTimeoutError, repr_socket_addr
 
 from ._application import Application
 from ._connection import GRACE, Connection
 from ._lifespan import AddressError, BreakdownError, Lifespan, StartupError
 from ._tasks import lone, open_bare_nursery
 
-__all__ = ["CHECKED", "make_sockets", "serve", "serve_on"]
+__all__ = ["CHECKED", "AnyApp", "make_sockets", "serve", "serve_on"]
+
+# Every typed framework has its own words for the three arguments of an ASGI application.
+AnyApp = Callable[[Any, Any, Any], Awaitable[object]]
 
 # The versions of Hypercorn whose inside is known here.
 CHECKED = frozenset({"0.18.0"})
 
 
 async def serve(
-    app: Framework,
+    app: AnyApp,
     config: Config | None = None,
     *,
     shutdown_trigger: Callable[[], Awaitable[object]] | None = None,
     task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
-    mode: Literal["asgi", "wsgi"] | None = None,
 ) -> None:
     """Serve an application in this process; stands in for `hypercorn.trio.serve`.
 
@@ -50,11 +53,10 @@ async def serve(
     and at last the application's lifespan ends.
 
     Args:
-        app: an ASGI application; one for WSGI does as well.
+        app: an ASGI application.
         config: Hypercorn's settings; None for its defaults. Of those, `workers` and `use_reloader` are `run`'s affair.
         shutdown_trigger: an async function; when it returns, the server stops.
         task_status: for `nursery.start`, which returns the URLs when requests can come: a port 0 is a real one by then.
-        mode: what kind of application it is, if that cannot be seen.
 
     Raises:
         StartupError: the application could not start. No request has come in.
@@ -65,9 +67,12 @@ async def serve(
     Cancellation: requests and the lifespan are cancelled with it at once. To stop well, use `shutdown_trigger`.
     """
     config = config or Config()
-    wrapped = wrap_app(app, config.wsgi_max_body_size, mode)
     await serve_on(
-        make_sockets(config), wrapped, config, shutdown_trigger=shutdown_trigger, task_status=task_status
+        make_sockets(config),
+        ASGIWrapper(cast("ASGIFramework", app)),
+        config,
+        shutdown_trigger=shutdown_trigger,
+        task_status=task_status,
     )
 
 
@@ -83,10 +88,20 @@ def make_sockets(config: Config) -> Sockets:
     try:
         sockets = alone.create_sockets()
     except (OSError, OverflowError, SocketTypeError) as error:
+        _close_half_made(error)
         reason = (getattr(error, "strerror", None) or str(error)).partition(" (")[0]
         raise AddressError(f"cannot listen on {' and '.join(config.bind + config.insecure_bind)}: {reason}") from error
     config._quic_addresses = alone._quic_addresses
     return sockets
+
+
+def _close_half_made(error: Exception) -> None:
+    """Close the sockets that only the frames of Hypercorn's functions still know."""
+    for frame, _ in traceback.walk_tb(error.__traceback__):
+        for value in frame.f_locals.values():
+            for each in value if isinstance(value, list) else [value]:
+                if isinstance(each, socket.socket):
+                    each.close()
 
 
 async def serve_on(
@@ -222,14 +237,14 @@ async def _until_nobody_knocks(listening: list[socket.socket]) -> None:
         knocking.register(each, select.POLLIN)
     with trio.move_on_after(GRACE):
         while knocking.poll(0):
-            await trio.sleep(0)
+            await trio.lowlevel.checkpoint()
 
 
 async def _serve_plainly(
     sockets: Sockets,
     app: AppWrapper,
     config: Config,
-    trigger: Callable[[], Awaitable[object]],
+    trigger: Callable[[], Awaitable[Any]],
     task_status: trio.TaskStatus[list[str]],
 ) -> None:
     """Hypercorn's own `serve`, and nothing else."""

@@ -98,7 +98,7 @@ async def _run(
     try:
         try:
             await app(scope, inbox.receive, cast("Any", send), trio.to_thread.run_sync, trio.from_thread.run)
-        except* Exception as errors:
+        except* Exception as errors:  # noqa: BLE001 - it is logged
             await config.log.exception("Error in ASGI Framework", exc_info=lone(errors))
     finally:
         inbox.close()

@@ -9,15 +9,15 @@ import socket
 import sys
 import traceback
 from collections.abc import AsyncIterator
+from contextlib import suppress
 
 import trio
 from hypercorn.config import Sockets
 from hypercorn.typing import AppWrapper
-from hypercorn.utils import load_application
 
-from ._lifespan import ServingError
+from ._lifespan import ServingError, StartupError
 from ._processes import AT_ONCE, Orders
-from ._run import Ending, serve_until_told
+from ._run import Ending, load, serve_until_told
 from ._tasks import open_bare_nursery
 
 __all__ = ["main"]
@@ -37,8 +37,11 @@ def main(descriptor: int) -> None:
         lists = (orders.secure, orders.insecure, orders.quic)
         sockets = Sockets(*([socket.socket(fileno=each) for each in some] for some in lists))
         try:
-            app = load_application(orders.app, orders.config.wsgi_max_body_size)
-        except Exception as error:
+            app = load(orders.app, orders.config)
+        except StartupError as error:
+            _tell(channel, failure=str(error))
+            sys.exit(_FAILED)
+        except Exception as error:  # noqa: BLE001 - of whatever module that is
             traceback.print_exc()
             _tell(channel, failure=f"{type(error).__name__}: {error}")
             sys.exit(_FAILED)
@@ -50,10 +53,8 @@ def main(descriptor: int) -> None:
 
 
 def _tell(channel: socket.socket, **what: object) -> None:
-    try:
+    with suppress(OSError):  # nobody is left to hear it
         channel.sendall(json.dumps(what).encode() + b"\n")
-    except OSError:
-        pass  # nobody is left to hear it
 
 
 async def _serve(channel: socket.socket, sockets: Sockets, app: AppWrapper, orders: Orders) -> None:
