@@ -30,7 +30,7 @@ PARALLEL := --numprocesses $(WORKERS) --dist worksteal
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: help demo test check docs faults soak bench mutants clean format \
+.PHONY: help demo test check docs faults soak bench measure mutants clean format \
 	check-format check-lint check-mypy check-pyright check-docs check-tests
 
 help: ## show this list
@@ -60,7 +60,11 @@ faults: $(VENV)/.has-test ## the long forms of the fault tests, on real Redis se
 soak: $(VENV)/.has-test ## 10 000 locks for ten minutes, and ten minutes of faults of all kinds: [ARGS=-s]
 	TRIO_SESSION_FAULTS=soak $(BIN)/python -m pytest tests/faults/test_soak.py tests/faults/test_chaos.py --timeout=1800 -o faulthandler_timeout=1790 $(ARGS)
 
-bench: $(VENV)/.has-test ## measure side by side: [ARGS="--list"]
+# The libraries to compare with have an environment of their own, so that no test depends on them.
+bench: ## measure side by side, write docs/benchmarks.md: [ARGS="--quick"]
+	@$(MAKE) --no-print-directory VENV=$(VENV)-bench measure
+
+measure: $(VENV)/.has-bench
 	$(BIN)/python -m tests.benchmarks $(ARGS)
 
 mutants: $(VENV)/.has-test ## break the code on purpose, see the tests go red: [ARGS="--list"]
@@ -113,9 +117,10 @@ comma := ,
 # The stamps say what has been installed since pyproject.toml changed last. `core` is what users get.
 $(VENV)/.has-core: EXTRA :=
 $(VENV)/.has-test: EXTRA := [test]
+$(VENV)/.has-bench: EXTRA := [bench]
 $(VENV)/.has-dev: EXTRA := [dev]
 
-$(VENV)/.has-core $(VENV)/.has-test $(VENV)/.has-dev: pyproject.toml $(MADE)
+$(VENV)/.has-core $(VENV)/.has-test $(VENV)/.has-bench $(VENV)/.has-dev: pyproject.toml $(MADE)
 	@echo 'filling $(VENV) …'
 	@$(BIN)/python -m pip install --quiet --editable '.$(EXTRA)'
 	@touch $@

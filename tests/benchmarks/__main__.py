@@ -8,12 +8,19 @@ import pkgutil
 import sys
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
+from pathlib import Path
 
 import trio
 
 from . import __path__ as here
+from ._beside import FULL, QUICK, measure_peers
+from ._document import files
+from ._figures import Record
 from ._harness import Comparison, Result, as_markdown, measure
 from ._machine import describe
+
+DOCS = Path(__file__).resolve().parents[2] / "docs"
+DOCUMENT = "document: all libraries beside one another, docs/benchmarks.md"
 
 # Takes a number of rounds and the seconds of a turn, gives Markdown.
 Report = Callable[[int, float], Awaitable[str]]
@@ -52,30 +59,54 @@ async def measure_all(
     return results, texts
 
 
+def write_document(record: Record) -> None:
+    """Put the page and its plots where the docs are."""
+    for path, text in files(record).items():
+        (DOCS / path).parent.mkdir(parents=True, exist_ok=True)
+        (DOCS / path).write_text(text, encoding="utf-8")
+
+
+def redraw() -> None:
+    """Write the document anew from the numbers that it has."""
+    write_document(Record.from_json((DOCS / "_static/benchmarks.json").read_text(encoding="utf-8")))
+
+
 def main() -> int:
-    """Print a Markdown report of the chosen comparisons."""
+    """Print a Markdown report of the chosen comparisons, and write the document if it is among them."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
-    parser.add_argument("words", nargs="*", help="only comparisons with one of these in the name")
+    parser.add_argument("words", nargs="*", help="only what has one of these in its name")
     parser.add_argument("--list", action="store_true", help="name the comparisons, measure nothing")
-    parser.add_argument("--rounds", type=int, default=15, help="turns for each candidate")
-    parser.add_argument("--seconds", type=float, default=0.1, help="length of a turn")
+    parser.add_argument("--quick", action="store_true", help="a few short turns: a glance")
+    parser.add_argument("--rounds", type=int, help="turns for each candidate of a comparison (15)")
+    parser.add_argument("--seconds", type=float, help="length of a turn in a comparison (0.1)")
+    parser.add_argument("--redraw", action="store_true", help="write the document anew from its numbers, and end")
     options = parser.parse_args()
 
     def is_asked_for(name: str) -> bool:
         return not options.words or any(word in name for word in options.words)
 
+    if options.redraw:
+        redraw()
+        return 0
     chosen = [comparison for comparison in comparisons() if is_asked_for(comparison.name)]
     asked = {name: report for name, report in reports().items() if is_asked_for(name)}
-    if not chosen and not asked:
+    if not chosen and not asked and not is_asked_for(DOCUMENT):
         print("no comparison has such a name", file=sys.stderr)
         return 1
     if options.list:
-        print(*(comparison.name for comparison in chosen), *asked, sep="\n")
+        print(*(comparison.name for comparison in chosen), *asked, *filter(is_asked_for, [DOCUMENT]), sep="\n")
         return 0
-    run = partial(measure_all, rounds=options.rounds, seconds=options.seconds)
-    results, texts = trio.run(run, chosen, asked)
-    tables = [as_markdown(results)] if results else []
-    print(describe(), *tables, *texts, sep="\n\n")
+    if chosen or asked:
+        rounds, seconds = (
+            options.rounds or (5 if options.quick else 15),
+            options.seconds or (0.05 if options.quick else 0.1),
+        )
+        results, texts = trio.run(partial(measure_all, rounds=rounds, seconds=seconds), chosen, asked)
+        tables = [as_markdown(results)] if results else []
+        print(describe(), *tables, *texts, sep="\n\n")
+    if is_asked_for(DOCUMENT):
+        write_document(measure_peers(QUICK if options.quick else FULL))
+        print(f"\nwritten: {DOCS / 'benchmarks.md'}")
     return 0
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from importlib import metadata
 from pathlib import Path
@@ -13,15 +14,19 @@ _PACKAGES = ("trio_session", "trio", "msgspec", "hypercorn", "werkzeug", "redis"
 
 def describe() -> str:
     """Machine, Python, versions and date, as a line of Markdown each."""
+    named = ", ".join(f"{package} {version}" for package, version in versions(_PACKAGES).items())
+    return "\n".join(f"- {line}" for line in [*facts(), f"versions: {named}"])
+
+
+def facts() -> list[str]:
+    """Machine, Python and date, a line each."""
     load = ", ".join(f"{value:.1f}" for value in os.getloadavg())
-    lines = [
+    return [
         f"date: {datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
         f"machine: {_processor()}, {os.cpu_count()} CPUs, load {load}",
         f"system: {platform.system()} {platform.release()} {platform.machine()}",
         f"Python: {platform.python_implementation()} {platform.python_version()}",
-        f"versions: {', '.join(_versions())}",
     ]
-    return "\n".join(f"- {line}" for line in lines)
 
 
 def _processor() -> str:
@@ -34,11 +39,12 @@ def _processor() -> str:
     return platform.processor() or "unknown processor"
 
 
-def _versions() -> list[str]:
-    found: list[str] = []
-    for package in _PACKAGES:
+def versions(packages: Iterable[str]) -> dict[str, str]:
+    """Of those that are installed."""
+    found: dict[str, str] = {}
+    for package in packages:
         try:
-            found.append(f"{package} {metadata.version(package)}")
+            found[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             continue
     return found

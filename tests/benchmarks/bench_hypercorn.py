@@ -43,17 +43,15 @@ async def _open_candidates() -> AsyncIterator[dict[str, Operation]]:
     with ExitStack() as stack:
         without, port = stack.enter_context(served("none")), stack.enter_context(served("sessions"))
         locked = Clients(port, "/locked", CLIENTS)
+        # All of them send the same cookies, so that all servers have the same to parse.
         candidates = {
-            "App(sessions=False)": Clients(without, "/bare", CLIENTS),
-            "session in use elsewhere": Clients(port, "/bare", CLIENTS),
-            "session read": Clients(port, "/read", CLIENTS),
+            "App(sessions=False)": Clients(without, "/bare", CLIENTS, locked.cookies),
+            "session in use elsewhere": Clients(port, "/bare", CLIENTS, locked.cookies),
+            "session read": Clients(port, "/read", CLIENTS, locked.cookies),
             "session changed under its lock": locked,
         }
         for clients in candidates.values():
             stack.callback(clients.close)
-        # All of them send the same cookies, so that all servers have the same to parse.
-        for clients in candidates.values():
-            clients.as_sent_by(locked)
         yield {name: clients.round for name, clients in candidates.items()}
 
 

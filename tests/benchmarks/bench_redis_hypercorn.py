@@ -23,13 +23,12 @@ async def _open_candidates() -> AsyncIterator[dict[str, Operation]]:
         without, port = stack.enter_context(served("none")), stack.enter_context(served("redis", url))
         locked = Clients(port, "/locked", CLIENTS)
         candidates = {
-            "App(sessions=False)": Clients(without, "/bare", CLIENTS),
-            "session read": Clients(port, "/read", CLIENTS),
+            "App(sessions=False)": Clients(without, "/bare", CLIENTS, locked.cookies),
+            "session read": Clients(port, "/read", CLIENTS, locked.cookies),
             "session changed under its lock": locked,
         }
         for clients in candidates.values():
             stack.callback(clients.close)
-            clients.as_sent_by(locked)
         yield {name: clients.round for name, clients in candidates.items()}
 
 
@@ -41,16 +40,16 @@ async def report_contention(rounds: int, seconds: float) -> str:
     with ExitStack() as stack:
         url = stack.enter_context(redis_server()).url
         port = stack.enter_context(served("redis", url))
-        free, tied = Clients(port, "/locked", CONTENDERS), Clients(port, "/locked", CONTENDERS)
-        tied.share_one_cookie()
+        free = Clients(port, "/locked", CONTENDERS)
+        tied = Clients(port, "/locked", CONTENDERS, free.cookies[:1] * CONTENDERS)
         for clients in (free, tied):
             stack.callback(clients.close)
             clients.run(seconds)
         for _ in range(rounds):
-            apart.append(sum(free.run(seconds)[0]))
-            counts, latencies = tied.run(seconds)
-            together.append(counts)
-            waits += latencies
+            apart.append(sum(free.run(seconds).counts))
+            turn = tied.run(seconds)
+            together.append(turn.counts)
+            waits += turn.latencies
     waits.sort()
     shares = [sum(client) for client in zip(*together, strict=True)]
     ratio = statistics.median(sum(counts) / alone for counts, alone in zip(together, apart, strict=True))
