@@ -64,6 +64,20 @@ async def test_values_in_the_path_are_converted_and_passed_by_name(app: App) -> 
     assert (await ask(app, f"/users/{'9' * 5000}/{token}/a")).status == 404
 
 
+async def test_default_values(app: App) -> None:
+    """An argument with a default may be left out of one of the paths."""
+
+    @app.get("/page")
+    @app.get("/page/<int:number>")
+    async def page(request: Request, number: int = 1) -> list[int]:
+        return [number]
+
+    assert (await ask(app, "/page")).json() == [1]
+    assert (await ask(app, "/page/2")).json() == [2]
+    assert app.url_for(page) == "/page"
+    assert app.url_for(page, number=2) == "/page/2"
+
+
 async def test_own_converters(app: App) -> None:
     """`app.url_map.converters` takes Werkzeug's converters of one's own; what they raise is a plain 500."""
 

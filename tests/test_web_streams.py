@@ -11,7 +11,8 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from trio_session._asgi import Message
-from trio_session.web import App, Request, Response
+from trio_session.web import App, Request, Response, abort
+from trio_session.web._response import ResponseValue
 
 from .web_peer import Peer, ask
 
@@ -66,6 +67,37 @@ async def test_a_stream_begins_before_its_first_chunk() -> None:
     peers.append(Peer(app_streaming(chunks)))
     await peers[0].run()
     assert peers[0].text == "x"
+
+
+async def test_server_sent_events(nursery: trio.Nursery) -> None:
+    """Each event is sent when there is one; the stream goes on until the client has had enough."""
+    app = App(sessions=False)
+    to_browser, events = trio.open_memory_channel[str](0)
+
+    @app.get("/events")
+    async def stream(request: Request) -> ResponseValue:
+        if "text/event-stream" not in request.accept_mimetypes:  # type: ignore[comparison-overlap]  # as Quart shows it
+            abort(406)
+
+        async def encoded() -> AsyncIterator[str]:
+            async with events:
+                async for event in events:
+                    yield f"data: {event}\n\n"
+
+        return encoded(), 200, {"Content-Type": "text/event-stream", "Cache-Control": "no-cache"}
+
+    assert (await ask(app, "/events", headers=[("Accept", "text/html")])).status == 406
+    browser = Peer(app, "/events", headers=[("Accept", "text/event-stream")])
+    nursery.start_soon(browser.run)
+    for event in ("one", "two"):
+        await to_browser.send(event)
+        await wait_all_tasks_blocked()
+        assert browser.sent[-1]["body"] == f"data: {event}\n\n".encode()
+    assert browser.headers["content-type"] == "text/event-stream"
+    browser.hang_up()
+    await browser.returned.wait()
+    with pytest.raises(trio.BrokenResourceError):
+        await to_browser.send("to nobody")
 
 
 @pytest.mark.parametrize("method", ["HEAD", "GET"])
