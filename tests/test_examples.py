@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
 import trio
-from trio_websocket import WebSocketConnection, open_websocket_url
+from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_stream
 
 from .test_cli import PATIENCE, Child, open_child
 
@@ -80,33 +83,126 @@ async def test_plain_asgi() -> None:
         assert (await browser.get("/d")).text == "Page 4 of your visit. The last ones: /d /c /b\n"
 
 
-async def heard(ws: WebSocketConnection) -> str:
-    with trio.fail_after(PATIENCE):
-        return str(await ws.get_message())
+class Tab:
+    """A tab of the chat's page: what the room has told it, and what it says."""
+
+    def __init__(self, ws: WebSocketConnection) -> None:
+        self.ws = ws
+
+    @property
+    def cookie(self) -> str | None:
+        """The session's cookie, if the handshake has set it."""
+        cookies = [value for name, value in self.ws.handshake_headers if name == b"set-cookie"]
+        return cookies[0].decode().partition(";")[0] if cookies else None
+
+    async def hears(self, kind: str) -> Any:
+        """The next news of one kind; others are skipped."""
+        while True:
+            with trio.fail_after(PATIENCE):
+                news = json.loads(await self.ws.get_message())
+            if kind in news:
+                return news[kind]
+
+    async def line(self) -> tuple[str, int, str]:
+        """The next thing that somebody says: who, the how manieth of theirs, what."""
+        while not (lines := await self.hears("lines")):
+            pass
+        return lines[-1]["by"], lines[-1]["number"], lines[-1]["text"]
+
+    async def sees(self, tabs: dict[str, int]) -> dict[str, float]:
+        """Wait until everybody has so many tabs open. Returns when they were seen last."""
+        while True:
+            people = await self.hears("people")
+            if {person["name"]: person["tabs"] for person in people} == tabs:
+                return {person["name"]: person["seen"] for person in people}
+
+    async def says(self, **message: str) -> None:
+        await self.ws.send_message(json.dumps(message))
+
+
+@asynccontextmanager
+async def open_tab(url: str, cookie: str | None = None) -> AsyncIterator[Tab]:
+    headers = [] if cookie is None else [(b"cookie", cookie.encode())]
+    address = urlsplit(url)
+    # Not open_websocket_url(): it leaves its socket open if the server cuts the connection.
+    stream = await trio.open_tcp_stream(str(address.hostname), address.port or 80)
+    async with stream, trio.open_nursery() as nursery:
+        ws = await wrap_client_stream(nursery, stream, address.netloc, "/room", extra_headers=headers)
+        yield Tab(ws)
+        await ws.aclose()
 
 
 async def test_chat() -> None:
-    """What one says, all hear, with who it was; and who comes back with the cookie is known."""
-    async with open_example("chat_websocket.py", "serve") as (_, url):
-        room = url.replace("http", "ws") + "/room"
-        port = url.rpartition(":")[2]
-        talk = (str(EXAMPLES / "chat_websocket.py"), "talk", "--port", port, "--name", "Böb & Co")
-        async with open_websocket_url(f"{room}?name=Ada") as ada, open_child(*talk) as bob:
-            assert await heard(ada) == "Ada is here."
-            assert await heard(ada) == "Böb & Co is here."
-            assert await bob.line() == "Böb & Co is here."
-            await ada.send_message("hello")
-            assert await bob.line() == await heard(ada) == "Ada (1): hello"
-            await bob.type("hi!\n")
-            assert await bob.line() == await heard(ada) == "Böb & Co (1): hi!"
-            await bob.end_input()
-            assert await bob.end() == 0
-            assert await heard(ada) == "Böb & Co has left."
-        (cookie,) = [value.partition(b";")[0] for name, value in ada.handshake_headers if name == b"set-cookie"]
-        async with open_websocket_url(room, extra_headers=[(b"cookie", cookie)]) as again:
-            assert await heard(again) == "Ada is here."
-            await again.send_message("back again")
-            assert await heard(again) == "Ada (2): back again"
+    """What one says, all hear, with who it was; and all see who is there."""
+    async with open_example("chat_websocket.py") as (_, url), open_tab(url) as ada, open_tab(url) as bob:
+        await ada.says(name="Ada")
+        await bob.says(name="Böb & Co")
+        await ada.sees({"Ada": 1, "Böb & Co": 1})
+        await ada.says(say="hello")
+        await bob.says(say="<i>hi</i>")
+        for tab in (ada, bob):
+            lines = [await tab.line(), await tab.line()]
+            assert sorted(lines) == [("Ada", 1, "hello"), ("Böb & Co", 1, "<i>hi</i>")]
+        async with open_tab(url) as carl:  # comes late, and sees what was said
+            assert len(await carl.hears("lines")) == 2
+
+
+async def test_chat_two_tabs_are_one_person() -> None:
+    """Whatever either of them does; and while one is open, they are here."""
+    async with open_example("chat_websocket.py") as (_, url), open_tab(url) as bob, open_tab(url) as ada:
+        await bob.says(name="Bob")
+        await ada.says(name="Ada")
+        await bob.sees({"Bob": 1, "Ada": 1})
+        async with open_tab(url, ada.cookie) as second:
+            assert await second.hears("you") == "Ada"
+            await bob.sees({"Bob": 1, "Ada": 2})
+            await second.says(name="Ada L.")
+            await ada.sees({"Bob": 1, "Ada L.": 2})
+            await ada.says(say="one")
+            assert await bob.line() == ("Ada L.", 1, "one")
+            await second.says(say="two")
+            assert await bob.line() == ("Ada L.", 2, "two")
+        await bob.sees({"Bob": 1, "Ada L.": 1})
+
+
+async def test_chat_knows_who_comes_back() -> None:
+    """After a reload they have their name and their count, and hear when they were seen last; so do the others."""
+    async with open_example("chat_websocket.py") as (_, url), open_tab(url) as bob:
+        await bob.says(name="Bob")
+        async with open_tab(url) as ada:
+            assert await ada.hears("lastSeen") is None
+            await ada.says(name="Ada")
+            await bob.sees({"Bob": 1, "Ada": 1})
+            await ada.says(say="one")
+            await bob.line()
+        seen = await bob.sees({"Bob": 1, "Ada": 0})
+        async with open_tab(url, ada.cookie) as ada:
+            assert await ada.hears("lastSeen") == seen["Ada"]
+            await bob.sees({"Bob": 1, "Ada": 1})
+            await ada.says(say="two")
+            assert await bob.line() == ("Ada", 2, "two")
+
+
+async def test_chat_bears_nonsense() -> None:
+    """What is not JSON closes a tab, and what our page would not say does nothing; nobody else notices."""
+    async with open_example("chat_websocket.py") as (_, url), open_tab(url) as ada, open_tab(url) as vandal:
+        for nonsense in ("[]", "1", '{"say": 5}', '{"name": " "}', '{"say": "", "name": []}', "{"):
+            await vandal.ws.send_message(nonsense)
+        with pytest.raises(ConnectionClosed) as caught:
+            await vandal.hears("nothing")
+        assert caught.value.reason is not None
+        assert caught.value.reason.code == 1008
+        await ada.says(say="still here")
+        assert (await ada.line())[2] == "still here"
+
+
+async def test_chat_has_a_page() -> None:
+    """It needs nothing from elsewhere."""
+    async with open_example("chat_websocket.py") as (_, url), open_browser(url) as browser:
+        answer = await browser.get("/")
+        assert answer.headers["content-type"].startswith("text/html")
+        assert "/room" in answer.text
+        assert "://" not in answer.text
 
 
 async def test_chat_refuses_other_sites() -> None:
@@ -118,19 +214,19 @@ async def test_chat_refuses_other_sites() -> None:
         "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
         "Origin": "https://elsewhere.example",
     }
-    async with open_example("chat_websocket.py", "serve") as (_, url), open_browser(url) as browser:
+    async with open_example("chat_websocket.py") as (_, url), open_browser(url) as browser:
         assert (await browser.get("/room", headers=handshake)).status_code == 403
 
 
 async def test_chat_ends_with_the_server() -> None:
-    """Whoever talks when the server is stopped is sent home, and the server does not wait for them."""
-    async with open_child(str(EXAMPLES / "chat_websocket.py"), "serve", "--port", "0") as server:
-        port = (await server.url()).rpartition(":")[2]
-        talk = (str(EXAMPLES / "chat_websocket.py"), "talk", "--port", port, "--name", "Ada")
-        async with open_child(*talk) as ada:
-            assert await ada.line() == "Ada is here."
-            assert await server.stop() == 0
-            assert await ada.end() == 0
+    """Who is in the room when the server is stopped is sent home, and the server does not wait for them."""
+    command = (str(EXAMPLES / "chat_websocket.py"), "--port", "0")
+    async with open_child(*command) as server, open_tab(await server.url()) as ada:
+        assert await ada.hears("you")
+        assert await server.stop() == 0
+        assert server.errors() == ""
+        with pytest.raises(ConnectionClosed):
+            await ada.hears("nothing")
 
 
 async def test_background_job() -> None:
@@ -151,7 +247,7 @@ async def test_the_port_may_come_from_the_environment() -> None:
 
 @pytest.mark.parametrize(
     ("name", "path", "status"),
-    [("counter", "/visits", 200), ("login", "/", 200), ("plain_asgi", "/", 200), ("chat_websocket", "/room", 400)],
+    [("counter", "/visits", 200), ("login", "/", 200), ("plain_asgi", "/", 200), ("chat_websocket", "/", 200)],
 )
 async def test_hypercorn_serves_them(name: str, path: str, status: int) -> None:
     """`hypercorn -k trio counter:app` in their folder does it as well."""

@@ -6,7 +6,7 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from trio_session.web import App, WebSocket, WebSocketClosed
+from trio_session.web import App, WebSocket, WebSocketClosed, abort
 
 from .web_peer import SocketPeer
 
@@ -207,6 +207,37 @@ async def test_closed_in_a_nursery_is_closed(app: App, nursery: trio.Nursery, ca
         peer.go()
         await peer.returned.wait()
     assert "really" in caplog.text
+
+
+async def test_what_comes_out_of_a_nursery_counts_as_outside(app: App, caplog: pytest.LogCaptureFixture) -> None:
+    """An error of the peer is still the peer's, and a page before accepting still a page; two of them are a failure."""
+
+    async def fail(ws: WebSocket) -> None:
+        abort(418)
+
+    @app.websocket("/nonsense")
+    async def nonsense(ws: WebSocket) -> None:
+        async with trio.open_nursery(), trio.open_nursery():
+            await ws.receive_json()
+
+    @app.websocket("/<int:failures>")
+    async def handler(ws: WebSocket, failures: int) -> None:
+        async with trio.open_nursery() as tasks:
+            for _ in range(failures):
+                tasks.start_soon(fail, ws)
+
+    peer = SocketPeer(app, "/nonsense")
+    peer.say_text("{")
+    await peer.run()
+    assert peer.close_code == 1008
+    peer = SocketPeer(app, "/1", can_refuse=True)
+    await peer.run()
+    assert peer.sent[0]["status"] == 418
+    assert caplog.records == []
+    peer = SocketPeer(app, "/2", can_refuse=True)
+    await peer.run()
+    assert peer.sent[0]["status"] == 500
+    assert "418" in caplog.text
 
 
 @pytest.mark.parametrize(("size", "count"), [(1, 16), (40_000, 2), (100_000, 1)])
