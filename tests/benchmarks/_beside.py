@@ -16,7 +16,7 @@ from ._clients import Clients, Turn
 from ._figures import Contest, Figures, Record
 from ._machine import facts, versions
 from ._peers import PEERS, Peer, packages
-from ._served import Served, listening, served
+from ._served import Served, served
 
 __all__ = ["FULL", "QUICK", "Plan", "measure_peers"]
 
@@ -87,9 +87,7 @@ def _start(peer: Peer, figures: Figures, server: RedisServer, watcher: redis.Red
     """Its two servers, with and without sessions, and a session for each client."""
 
     def serve(store: str) -> Served:
-        listener = stack.enter_context(listening())
-        environment = {"BENCH_STORE": store, "BENCH_REDIS": server.url}
-        return stack.enter_context(served(peer.arguments(listener.fileno()), environment, listener))
+        return stack.enter_context(served(peer.arguments, {"BENCH_STORE": store, "BENCH_REDIS": server.url}))
 
     running = _Running(figures, serve("bare"), serve(peer.store), watcher)
     running.count_round_trips()

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from ._figures import Cost, Figures, Record
 from ._peers import OURS
 from ._plots import Bar, Plot, Row, Span, draw
-from ._prose import BESIDE, CONTENDED, COSTS, INTRODUCTION, LIMITS, MEMORY, METHOD, QUICKLY, REPEAT
+from ._prose import BESIDE, CONTENDED, COSTS, INTRODUCTION, LIMITS, MEMORY, METHOD, QUICKLY, RATES, REPEAT
 
 __all__ = ["MEASURES", "Measure", "files"]
 
@@ -73,14 +73,16 @@ def _rate(cost: Cost) -> float:
 
 
 COST_MEASURES = (
-    Measure("bare: requests/s", lambda one: _rate(one.bare), _whole, more_is_better=True),
-    Measure("read: requests/s", lambda one: _rate(one.read), _whole, more_is_better=True),
-    Measure("change: requests/s", lambda one: _rate(one.change), _whole, more_is_better=True),
     Measure("read: added CPU, µs", lambda one: one.added_to_read, _microseconds),
     Measure("change: added CPU, µs", lambda one: one.added_to_change, _microseconds),
     Measure("change: Redis's CPU, µs", lambda one: statistics.median(one.change.redis_cpu) * 1e6, _whole),
     Measure("read: round trips", lambda one: one.read.round_trips, _tenths),
     Measure("change: round trips", lambda one: one.change.round_trips, _tenths),
+)
+RATE_MEASURES = (
+    Measure("bare: requests/s", lambda one: _rate(one.bare), _whole, more_is_better=True),
+    Measure("read: requests/s", lambda one: _rate(one.read), _whole, more_is_better=True),
+    Measure("change: requests/s", lambda one: _rate(one.change), _whole, more_is_better=True),
 )
 CONTEST_MEASURES = (
     Measure("changes/s", lambda one: one.contended_rate, _whole, more_is_better=True, is_contest=True),
@@ -104,7 +106,12 @@ MEMORY_MEASURES = (
     Measure("p99, ms", lambda one: one.p99, _tenths, store="memory", is_contest=True),
     Measure("lost updates", lambda one: one.lost_share, _per_cent, store="memory"),
 )
-MEASURES = {"cost of a request": COST_MEASURES, "one session": CONTEST_MEASURES, "in memory": MEMORY_MEASURES}
+MEASURES = {
+    "cost of a request": COST_MEASURES,
+    "throughput": RATE_MEASURES,
+    "one session": CONTEST_MEASURES,
+    "in memory": MEMORY_MEASURES,
+}
 
 
 def files(record: Record) -> dict[str, str]:
@@ -132,6 +139,8 @@ def _page(record: Record, plots: dict[str, Plot]) -> str:
         _table(remote, COST_MEASURES, server=True),
         show("cpu", "round-trips"),
         _commands(remote),
+        RATES,
+        _table(remote, RATE_MEASURES, server=True),
         "## One session that everybody wants",
         CONTENDED.format(contenders=record.contenders),
         _table(remote, CONTEST_MEASURES, server=False),
@@ -166,13 +175,21 @@ def _table(rows: Sequence[Figures], measures: Sequence[Measure], *, server: bool
         for measure in measures:
             value = measure.value(row)
             text = "" if value is None else measure.show(value)
-            cells.append(f"**{text}**" if ours is not None and measure.is_better(row, ours) else text)
+            cells.append(f"**{text}**" if ours is not None and _is_ahead(row, ours, measure) else text)
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
 def _own(rows: Sequence[Figures]) -> Figures | None:
     return next((row for row in rows if row.name == OURS), None)
+
+
+def _is_ours(row: Figures) -> bool:
+    return row.name.startswith(OURS)
+
+
+def _is_ahead(row: Figures, ours: Figures, measure: Measure) -> bool:
+    return not _is_ours(row) and measure.is_better(row, ours)
 
 
 def _better(record: Record) -> str:
@@ -182,7 +199,7 @@ def _better(record: Record) -> str:
         for measure in measures:
             rows = record.with_store(measure.store)
             ours = _own(rows)
-            ahead = [row for row in rows if ours is not None and measure.is_better(row, ours)]
+            ahead = [row for row in rows if ours is not None and _is_ahead(row, ours, measure)]
             if ours is not None and ahead:
                 ahead.sort(key=lambda row: measure.value(row) or 0.0, reverse=measure.more_is_better)
                 named = ", ".join(f"{row.name} {measure.tell(row)}" for row in ahead)
@@ -274,7 +291,7 @@ def _plots(record: Record) -> dict[str, Plot]:
 
 
 def _row(row: Figures, marks: Sequence[Bar | Span], *, hollow: bool = False) -> Row:
-    return Row(row.name, row.server, marks, own=row.name == OURS, hollow=hollow)
+    return Row(row.name, row.server, marks, own=_is_ours(row), hollow=hollow)
 
 
 def _cpu_bar(row: Figures, cost: Cost, what: str) -> Bar:

@@ -87,6 +87,14 @@ def _litestar(store: str) -> Peer:
 PEERS = (
     _ours("redis"),
     Peer(
+        name=f"{OURS} in Starlette",
+        module="our_starlette_app",
+        server="Hypercorn, trio",
+        command=f"{_HYPERCORN} --worker-class trio",
+        lock="fair, fenced",
+        packages=("trio_session", "starlette"),
+    ),
+    Peer(
         name="redis-py Lock",
         module="redis_lock_app",
         server="uvicorn",

@@ -17,8 +17,13 @@ Sessions on Redis, {clients} clients at once, each with a session of its own tha
 answers with a number of the session, a *change* adds one to it: under the lock, where there is one. *Bare* is the
 same application on the same server without sessions.
 
-Look at the added CPU first. It is what a session takes from a core, whatever the server. Requests per second tell
-above all how fast the server is: uvicorn and aiohttp parse HTTP in C, Hypercorn on Trio does so in Python."""
+What is added is what a session takes from a core, whatever the server. Redis's own CPU is beside it, since a script on
+its side may save a round trip on ours. The two rows with Starlette on Hypercorn's trio worker, trio_session's and
+coredis's, differ in nothing but the session."""
+
+RATES = """\
+Requests per second of one worker tell above all how fast the server is: uvicorn and aiohttp parse HTTP in C, Hypercorn
+on Trio does so in Python."""
 
 CONTENDED = """\
 {contenders} clients change one session for all they are worth: a browser with many tabs, or one page with many

@@ -8,10 +8,11 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryFile
+from typing import IO
 
 __all__ = ["Served", "served"]
 
@@ -48,15 +49,19 @@ def _family(pid: int) -> Iterator[int]:
 
 
 @contextmanager
-def served(arguments: Sequence[str], environment: Mapping[str, str], listener: socket.socket) -> Iterator[Served]:
-    """Run `python` with `arguments`, which serves on `listener`, until the block ends.
+def served(command: Callable[[int], Sequence[str]], environment: Mapping[str, str]) -> Iterator[Served]:
+    """Run a server until the block ends.
+
+    Args:
+        command: what follows `python`, for a server on the listening socket with this number.
+        environment: what it has besides ours.
 
     Raises:
-        RuntimeError: it ended, or did not answer for a minute; with the end of what it said.
+        RuntimeError: it ended, or did not answer for a minute; with the last line of what it said.
     """
-    with TemporaryFile() as log:
+    with TemporaryFile() as log, _listening() as listener:
         process = subprocess.Popen(
-            [sys.executable, *arguments],
+            [sys.executable, *command(listener.fileno())],
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -66,22 +71,28 @@ def served(arguments: Sequence[str], environment: Mapping[str, str], listener: s
         )
         try:
             server = Served(process, listener.getsockname()[1])
+            listener.close()  # or the clients of a server that died would wait for it
             try:
                 _wait_for(server)
             except OSError as error:
-                log.seek(0)
-                said = log.read().decode(errors="replace").strip().splitlines()[-1:] or ["without a word"]
-                raise RuntimeError(f"it did not start: {said[0]}") from error
+                raise RuntimeError(f"it did not start: {_last_line(log)}") from error
             yield server
         finally:
             _end(process)
 
 
-def listening() -> socket.socket:
-    """A socket for a server to be: on a free port, with the options that all of them shall have."""
+def _listening() -> socket.socket:
+    """On a free port, with the options that all servers shall have."""
     listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # connections inherit it
     return listener
+
+
+def _last_line(log: IO[bytes]) -> str:
+    """What it said at last; with no path of this machine."""
+    log.seek(0)
+    lines = log.read().decode(errors="replace").split("\n")
+    return next((line.strip() for line in reversed(lines) if line.strip()), "no word").replace(sys.executable, "python")
 
 
 def _wait_for(server: Served) -> None:
