@@ -44,8 +44,10 @@ class Party:
         return path
 
 
-def make_party(name: str, *, issuer: Party | None = None, hosts: tuple[str, ...] = ()) -> Party:
-    """A certificate for `hosts`, or without an issuer one of an authority."""
+def make_party(
+    name: str, *, issuer: Party | None = None, hosts: tuple[str, ...] = (), ends: dt.timedelta = dt.timedelta(hours=1)
+) -> Party:
+    """A certificate for `hosts`, or without an issuer one of an authority; it ends so long from now."""
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
     now = dt.datetime.now(dt.UTC)
@@ -57,7 +59,7 @@ def make_party(name: str, *, issuer: Party | None = None, hosts: tuple[str, ...]
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
         .not_valid_before(now - dt.timedelta(hours=1))
-        .not_valid_after(now + dt.timedelta(hours=1))
+        .not_valid_after(now + ends)
         .add_extension(x509.BasicConstraints(ca=issuer is None, path_length=None), critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), critical=False)

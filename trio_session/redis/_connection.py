@@ -19,7 +19,7 @@ from .._config import RedisConnection
 from .._errors import ConfigError
 from ._resp import NOTHING, Reply, ServerError, Verdict, new_reader, pack, to_exception, verdict_on
 
-__all__ = ["LINK_ERRORS", "Address", "Connection", "OpenStream", "Prepare", "RefusedError"]
+__all__ = ["CONNECT_TIMEOUT", "LINK_ERRORS", "OLDEST", "Address", "Connection", "OpenStream", "Prepare", "RefusedError"]
 
 OpenStream = Callable[[], Awaitable[trio.abc.Stream]]
 
@@ -32,7 +32,8 @@ _KEEPALIVE: Final = (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT"
 
 _CHUNK: Final = 65_536  # bytes
 
-_OLDEST: Final = (6, 2)
+#: Which version we need.
+OLDEST: Final = (6, 2)
 
 
 class RefusedError(Exception):
@@ -214,7 +215,7 @@ def _check_greeting(greeting: Reply) -> None:
         raise RefusedError("it does not greet as Redis does")
     version = number.decode("ascii", "replace")
     parts = tuple(int(part) for part in version.split(".")[:2] if part.isdecimal())
-    if parts < _OLDEST:
+    if parts < OLDEST:
         raise RefusedError(f"Redis {version} is too old, at least 6.2 is needed")
     if said.get(b"role") != b"master":
         raise redis.exceptions.ReadOnlyError("it is a replica, which cannot be written to")
