@@ -178,6 +178,46 @@ async def test_a_server_that_says_that_it_wants_a_certificate(papers: Papers) ->
             await assert_first_line(url, ": it wants to see a certificate of ours, and does not", "?ssl_certfile=")
 
 
+@pytest.mark.parametrize(
+    ("talk", "text"),
+    [
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", ": it ends the connection, or what answers there is no Redis"),
+        (b"", ": it ends the connection after the TLS handshake"),
+    ],
+)
+async def test_something_else_behind_tls(papers: Papers, talk: bytes, text: str) -> None:
+    """A web server, say, or a terminator of TLS whose own server is down."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(papers.server)
+
+    async def serve(stream: trio.SSLStream[trio.SocketStream]) -> None:
+        async with stream:
+            await stream.send_all(talk)
+
+    async with trio.open_nursery() as nursery:
+        listeners = await nursery.start(partial(trio.serve_ssl_over_tcp, serve, 0, context, host="127.0.0.1"))
+        port = listeners[0].transport_listener.socket.getsockname()[1]
+        await assert_first_line(f"rediss://127.0.0.1:{port}/0?ssl_ca_certs={papers.authority}", text, "")
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_socket_that_hangs_up(tmp_path: Path) -> None:
+    """Whatever it is, it is no Redis."""
+
+    async def hang_up(listener: trio.socket.SocketType) -> None:
+        while True:
+            client, _ = await listener.accept()
+            client.close()
+
+    with trio.socket.socket(trio.socket.AF_UNIX) as listener:
+        await listener.bind(str(tmp_path / "socket"))
+        listener.listen()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(hang_up, listener)
+            await assert_first_line(f"unix://{tmp_path}/socket", ": it ends the connection, or what answers", "")
+            nursery.cancel_scope.cancel()
+
+
 async def test_certificates_that_cannot_be_loaded(tmp_path: Path) -> None:
     """The file is not there: a setting is wrong, and there is nothing to connect to."""
     findings = await diagnose(f"rediss://localhost/0?ssl_ca_certs={tmp_path}/none")

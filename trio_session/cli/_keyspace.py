@@ -6,7 +6,6 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-from .._errors import StorageUnavailableError
 from ..redis._connection import Connection
 from ..redis._resp import ServerError, to_exception
 
@@ -58,10 +57,10 @@ async def scan(connection: Connection, prefix: str, cursor: bytes, *, count: int
     """
     pattern = re.sub(r"([\\*?\[\]^])", r"\\\1", prefix) + ":*"
     (reply,) = await connection.ask(("SCAN", cursor, "MATCH", pattern, "COUNT", count))
-    match reply:
-        case [bytes(cursor), list(names)]:
-            return cursor, [name for name in names if isinstance(name, bytes)]
-        case ServerError():
-            raise to_exception(reply)
-        case _:
-            raise StorageUnavailableError(f"the server's answer to SCAN makes no sense: {type(reply).__name__}")
+    if isinstance(reply, ServerError):
+        raise to_exception(reply)
+    assert isinstance(reply, list)
+    following, names = reply
+    assert isinstance(following, bytes)
+    assert isinstance(names, list)
+    return following, [name for name in names if isinstance(name, bytes)]

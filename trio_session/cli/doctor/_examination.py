@@ -117,7 +117,7 @@ async def _try_a_session(config: SessionConfig) -> Finding:
                 await session.clear()
     except (SessionError, trio.TooSlowError) as error:
         text = f"a session cannot be stored: {describe(error)}"
-        return Finding(Level.PROBLEM, "session", text)
+        return Finding(Level.PROBLEM, "session", text, _SEE_LOG)
     return Finding(Level.OK, "session", f"a session was locked, stored and removed; storing took {took * 1000:.1f} ms")
 
 

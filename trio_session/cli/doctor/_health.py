@@ -91,12 +91,7 @@ def look_at_memory(server: str, facts: Facts) -> Iterator[Finding]:
             "redis-cli CONFIG SET maxmemory-policy noeviction   # and the same in redis.conf",
         )
     if limit and used > limit * _NEARLY_FULL:
-        yield Finding(
-            Level.WARNING,
-            "memory",
-            text,
-            "CONFIG SET maxmemory <more>; what takes the memory shows: trio-session stats",
-        )
+        yield Finding(Level.WARNING, "memory", f"{text}: it will soon be full", _REFUSALS["OOM"][2])
     else:
         yield Finding(Level.OK, "memory", text)
 

@@ -234,14 +234,14 @@ async def _ending_of_tls(address: Address) -> Exception | None:
 
     In TLS 1.3 a server refuses certificates after the handshake, and who has written to it by then may not hear why.
     """
+    said: object = None
     with trio.move_on_after(CONNECT_TIMEOUT):
         try:
             async with await address.open_stream() as stream:
-                await stream.receive_some()
+                said = await stream.receive_some()
         except (OSError, trio.BrokenResourceError) as error:
             return error
-        return trio.EndOfChannel()
-    return None
+    return trio.EndOfChannel() if said == b"" else None
 
 
 def _host_and_port(address: Address) -> tuple[str, int]:
