@@ -8,18 +8,16 @@ process: serve it with one. Start it with `python chat_websocket.py --port 8000`
 
 import argparse
 import os
-import signal
 from collections import deque
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import partial
 from secrets import token_hex
 from time import time
 
 import trio
 from hypercorn.config import Config
-from hypercorn.trio import serve
 
+from trio_session.serving import run
 from trio_session.web import App, Request, WebSocket, WebSocketClosed
 
 app = App()
@@ -152,21 +150,13 @@ PAGE = """<!doctype html>
 """
 
 
-async def main() -> None:
+def main() -> None:
     """Serve the room until Ctrl-C."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--port", default=os.environ.get("PORT", "8000"), help="0 for a free one")
-    # A room is never idle: whoever is still in it when the server stops gets half a second.
-    address = f"127.0.0.1:{parser.parse_args().port}"
-    config = Config.from_mapping(bind=address, loglevel="WARNING", graceful_timeout=0.5)
-    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        async with trio.open_nursery() as nursery:
-            stop = trio.Event()
-            urls = await nursery.start(partial(serve, shutdown_trigger=stop.wait), app, config)
-            print(urls[0], flush=True)
-            await anext(signals)
-            stop.set()
+    config = Config.from_mapping(bind=f"127.0.0.1:{parser.parse_args().port}", loglevel="WARNING")
+    run(app, config, announce=lambda urls: print(urls[0], flush=True))
 
 
 if __name__ == "__main__":
-    trio.run(main)
+    main()

@@ -6,13 +6,10 @@ answer: `curl -i -b jar -c jar http://127.0.0.1:8000/visits`.
 
 import argparse
 import os
-import signal
-from functools import partial
 
-import trio
 from hypercorn.config import Config
-from hypercorn.trio import serve
 
+from trio_session.serving import run
 from trio_session.web import App, Request
 
 app = App()  # sessions are on: nothing to register
@@ -26,19 +23,13 @@ async def visits(request: Request) -> dict[str, int]:
     return {"visits": data["visits"]}  # leaving the block committed, once, fenced
 
 
-async def main() -> None:
+def main() -> None:
     """Serve the application until Ctrl-C."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--port", default=os.environ.get("PORT", "8000"), help="0 for a free one")
     config = Config.from_mapping(bind=f"127.0.0.1:{parser.parse_args().port}", loglevel="WARNING")
-    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        async with trio.open_nursery() as nursery:
-            stop = trio.Event()
-            urls = await nursery.start(partial(serve, shutdown_trigger=stop.wait), app, config)
-            print(urls[0], flush=True)
-            await anext(signals)
-            stop.set()
+    run(app, config, announce=lambda urls: print(urls[0], flush=True))
 
 
 if __name__ == "__main__":
-    trio.run(main)
+    main()

@@ -6,15 +6,12 @@ Start it with `python plain_asgi.py --port 8000` or `hypercorn -k trio plain_asg
 
 import argparse
 import os
-import signal
-from functools import partial
 from typing import Any
 
-import trio
 from hypercorn.config import Config
-from hypercorn.trio import serve
 
 from trio_session import SessionMiddleware, get_session
+from trio_session.serving import run
 
 
 async def guest_book(scope: Any, receive: Any, send: Any) -> None:
@@ -35,19 +32,13 @@ async def guest_book(scope: Any, receive: Any, send: Any) -> None:
 app = SessionMiddleware(guest_book)
 
 
-async def main() -> None:
+def main() -> None:
     """Serve the application until Ctrl-C."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--port", default=os.environ.get("PORT", "8000"), help="0 for a free one")
     config = Config.from_mapping(bind=f"127.0.0.1:{parser.parse_args().port}", loglevel="WARNING")
-    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-        async with trio.open_nursery() as nursery:
-            stop = trio.Event()
-            urls = await nursery.start(partial(serve, shutdown_trigger=stop.wait), app, config)
-            print(urls[0], flush=True)
-            await anext(signals)
-            stop.set()
+    run(app, config, announce=lambda urls: print(urls[0], flush=True))
 
 
 if __name__ == "__main__":
-    trio.run(main)
+    main()

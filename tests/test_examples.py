@@ -24,7 +24,7 @@ async def open_example(name: str, *arguments: str) -> AsyncIterator[tuple[Child,
     """Run an example that serves, and stop it as Ctrl-C does: that has to be a good end, and a silent one."""
     async with open_child(str(EXAMPLES / name), *arguments, "--port", "0") as child:
         yield child, await child.url()
-        assert await child.stop() == 0
+        assert await child.stop() == 0, child.errors()
         assert child.errors() == ""
 
 

@@ -12,6 +12,7 @@ one client's broken request cancels everybody else's. Beyond that, here:
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from functools import partial
 from math import inf
 from typing import Any, final
@@ -94,7 +95,8 @@ class Connection:
         if self._idle_until < inf:
             self._be_idle()
         if self._nursery is not None and self._protocol is not None:
-            self._nursery.start_soon(self._protocol.leave)
+            with suppress(RuntimeError):  # it has just ended by itself
+                self._nursery.start_soon(self._protocol.leave)
 
     def cut(self) -> None:
         """The time is up: whoever is sending may go on for a moment, and no longer."""
