@@ -287,6 +287,26 @@ async def test_hanging_up_is_a_cancellation_at_the_yield(nursery: trio.Nursery) 
     assert len(cleaned) == 2
 
 
+@pytest.mark.parametrize("chunk", ["x", ""])
+async def test_a_generator_that_never_waits_is_cancelled(nursery: trio.Nursery, chunk: str) -> None:
+    """Servers let everything pass, without ever waiting, once the client has gone; others must run all the same."""
+
+    class Indifferent(Peer):
+        async def send(self, message: Message) -> None:
+            pass
+
+    async def chunks() -> AsyncIterator[str]:
+        while True:
+            yield chunk
+
+    peer = Indifferent(app_streaming(chunks))
+    nursery.start_soon(peer.run)
+    for _ in range(5):
+        await trio.lowlevel.checkpoint()
+    peer.hang_up()
+    await peer.returned.wait()
+
+
 async def test_a_generator_that_swallows_everything_can_still_be_cancelled() -> None:
     """A loop around a broken `send` must not hang the server: others go on, and it ends when it is cancelled."""
 

@@ -6,6 +6,7 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
+from trio_session._asgi import Message
 from trio_session.web import App, WebSocket, WebSocketClosed, abort
 
 from .web_peer import SocketPeer
@@ -336,4 +337,24 @@ async def test_what_comes_after_a_close_is_thrown_away(app: App, nursery: trio.N
     assert peer.unheard() == 0
     assert not peer.returned.is_set()
     peer.go(1000)
+    await peer.returned.wait()
+
+
+async def test_a_handler_that_only_sends_is_cancelled(app: App, nursery: trio.Nursery) -> None:
+    """Servers let everything pass, without ever waiting, once the peer has gone; others must run all the same."""
+
+    class Indifferent(SocketPeer):
+        async def send(self, message: Message) -> None:
+            pass
+
+    @app.websocket("/ws")
+    async def handler(ws: WebSocket) -> None:
+        while True:
+            await ws.send("to nobody")
+
+    peer = Indifferent(app)
+    nursery.start_soon(peer.run)
+    for _ in range(5):
+        await trio.lowlevel.checkpoint()
+    peer.go()
     await peer.returned.wait()

@@ -210,6 +210,9 @@ class SocketInbox(_Inbox):
         # After our own goodbye the disconnect is no news: what the handler still does is its own decision.
         if message["type"] == "websocket.close":
             self._is_closing = True
+        # Hypercorn lets messages pass without waiting once the peer has gone: a handler that only sends would never
+        # be told, and nobody else would ever run again.
+        await trio.lowlevel.checkpoint()
         await self._server_send(message)
         if message["type"] == "websocket.accept":
             self._is_accepted = True

@@ -23,7 +23,6 @@ async def send_stream(iterator: AsyncIterator[Chunk], send: Callable[[bytes], Aw
     """
     throw: Callable[[BaseException], Awaitable[Chunk]] | None = getattr(iterator, "athrow", None)
     failure: BaseException | None = None
-    has_failed = False
     while True:
         # The failure is thrown here and not where it was caught: Python would chain to it what comes back.
         try:
@@ -33,16 +32,15 @@ async def send_stream(iterator: AsyncIterator[Chunk], send: Callable[[bytes], Aw
         finally:
             failure = None  # or this frame and the traceback would keep each other alive
         try:
-            if has_failed:
-                # A generator that carries on after every failure must still be stoppable.
-                await trio.lowlevel.checkpoint()
+            # Neither a generator nor a server need ever wait: Hypercorn lets everything pass once the client has gone.
+            # Without this they would go round in circles, and nobody else would ever run again.
+            await trio.lowlevel.checkpoint()
             if chunk:
                 await send(_encode(chunk))
         except BaseException as error:
             if throw is None:
                 raise
             failure = error
-            has_failed = True
 
 
 async def close_stream(stream: object) -> None:
