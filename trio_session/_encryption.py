@@ -47,8 +47,8 @@ class EncryptedCodec(Codec):
     or `SESSION_KEYS` in the environment. It needs the extra `crypto`: `pip install 'trio_session[crypto]'`.
 
     The first key encrypts, all of them decrypt. So a key is replaced in three steps: put the new one behind the old
-    one, in every process; then before it; and take the old one away when nothing is encrypted with it any more. A
-    session moves to the first key when it is committed next, changed or not.
+    one, in every process; then before it; and take the old one away when nothing is encrypted with it any more, which
+    `trio-session stats` tells. A session moves to the first key when it is committed next, changed or not.
 
     A record whose key is missing is a `SessionDataError` that says so, and so is one that was altered, or put in
     another session's place. Whoever can write to the store can still remove records, and put back what was in the
