@@ -34,7 +34,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "_states",
         "_working",
     ),
-    ("_gate", "_instruments", "_leases", "_local_store", "_tasks", "redis"),
+    ("_deadlines", "_gate", "_instruments", "_leases", "_local_store", "_tasks", "redis"),
     ("_locks",),
     ("_block", "_engine", "_lifecycle", "_manager", "_session"),
     ("_asgi", "_lifespan", "_middleware"),

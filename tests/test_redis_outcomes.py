@@ -16,6 +16,7 @@ from trio_session import (
     open_session_manager,
 )
 from trio_session.redis import RedisStore, open_redis_store
+from trio_session.redis._resp import bulk
 from trio_session.redis._scripts import ACQUIRE
 from trio_session.testing import FakeRedis, open_fake_redis
 
@@ -114,8 +115,8 @@ async def test_a_late_copy_of_an_acquisition_changes_no_verdict(autojump_clock: 
     """Stalled in a connection that was given up, it takes the lock once more, just before the commit is repeated."""
     async with open_both() as (fake, store):
         token, loaded = await take(store)
-        keys = store._keys(KEY)[:3]
-        copy = ACQUIRE.call(*keys, store._name + token, 5000, 1000, 30000, 3_600_000, -1, 0)
+        arguments = [bulk(part) for part in (store._name + token, 5000, 1000, 30000, 3_600_000, -1, 0)]
+        copy = ACQUIRE.call(store._names(KEY).three + b"".join(arguments))
         stalled = await fake.open_stream()
         fake.lose_reply(only="commit")
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Coroutine
 from contextlib import AbstractAsyncContextManager
+from math import inf
 from types import TracebackType
 from typing import Any
 
 import trio
 
+from ._deadlines import Span
 from ._errors import CommitUnknownError
 from ._leases import Lease
 from ._lifecycle import Hold, Lifecycle
@@ -30,7 +33,7 @@ class Block(AbstractAsyncContextManager[dict[str, Any]]):
         cancellable: the loss of the lock cancels the body.
     """
 
-    __slots__ = ("_cancellable", "_decode", "_entered", "_hold", "_level", "_lifecycle", "_place", "_scope", "_timeout")
+    __slots__ = ("_cancellable", "_decode", "_entered", "_hold", "_level", "_lifecycle", "_place", "_span", "_timeout")
 
     _hold: Hold
     _level: Level
@@ -50,89 +53,97 @@ class Block(AbstractAsyncContextManager[dict[str, Any]]):
         self._decode = decode
         self._cancellable = cancellable
         self._entered = False
-        self._scope: trio.CancelScope | None = None
+        self._span: Span | None = None
 
-    @trio.lowlevel.enable_ki_protection  # or Ctrl-C could come between a scope's beginning and the care for its end
-    async def __aenter__(self) -> dict[str, Any]:
+    # These two only choose: a coroutine around another one costs as much as the gate. (Pyright wants them `async`.)
+
+    def __aenter__(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self,
+    ) -> Coroutine[Any, Any, dict[str, Any]]:
         if self._entered:
             raise RuntimeError("this block was entered before; call locked() once for each")
         self._entered = True
         hold = self._lifecycle._mine()
-        if hold is not None:
-            self._level = await self._lifecycle._deepen(hold)
-            if self._cancellable and not hold.lock.lease.guarded:  # else it is an outer block that is cancelled
-                self._guard(hold.lock.lease, trio.CancelScope().__enter__())
-        else:
-            hold = await self._wait()
-            self._level = hold.work.levels[0]
-        self._hold = hold
-        return hold.work.data
+        return self._wait() if hold is None else self._deepen(hold)
 
-    async def _wait(self) -> Hold:
-        """Take the lock; the scope of the wait becomes that of the body."""
+    def __aexit__(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> Coroutine[Any, Any, None]:
+        return self._commit() if error is None else self._roll_back(error)
+
+    @trio.lowlevel.enable_ki_protection  # or Ctrl-C could come between a span's beginning and the care for its end
+    async def _wait(self) -> dict[str, Any]:
+        """Take the lock; the span of the wait becomes that of the body."""
         timeout = self._lifecycle._timeout(self._timeout)
-        scope = trio.CancelScope(deadline=trio.current_time() + timeout).__enter__()
+        span = self._open_span(timeout)
         try:
             hold = await self._lifecycle._take(block=True, place=self._place, decode=self._decode)
         except BaseException as error:
-            if not scope.__exit__(type(error), error, error.__traceback__):
+            if not span.__exit__(type(error), error, error.__traceback__):
                 raise
         else:
             if self._cancellable:
-                self._guard(hold.lock.lease, scope)
+                self._guard(hold.lock.lease, span)
             else:
-                scope.__exit__(None, None, None)
-            return hold
+                span.__exit__(None, None, None)
+            self._hold, self._level = hold, hold.work.levels[0]
+            return hold.work.data
         raise self._lifecycle._timed_out(timeout)
 
-    def _guard(self, lease: Lease, scope: trio.CancelScope) -> None:
-        """From now on the scope ends with the lease."""
-        scope.deadline = lease.deadline
-        if scope.cancel_called:  # the wait timed out at the moment it was over: that is no matter of the body's
-            scope.__exit__(None, None, None)
-            scope = trio.CancelScope(deadline=lease.deadline).__enter__()
-        lease.guard(scope)
-        self._scope = scope
+    @trio.lowlevel.enable_ki_protection
+    async def _deepen(self, hold: Hold) -> dict[str, Any]:
+        """Begin an inner level."""
+        self._hold, self._level = hold, await self._lifecycle._deepen(hold)
+        if self._cancellable and not hold.lock.lease.guarded:  # else it is an outer block that is cancelled
+            self._guard(hold.lock.lease, self._open_span())
+        return hold.work.data
+
+    def _open_span(self, seconds: float = inf) -> Span:
+        return self._lifecycle._engine.locks.span(seconds).__enter__()
+
+    def _guard(self, lease: Lease, span: Span) -> None:
+        """From now on the span ends with the lease."""
+        if span.scope.cancel_called:  # the wait timed out at the moment it was over: that is no matter of the body's
+            span.__exit__(None, None, None)
+            span = self._open_span()
+        span.move(lease.deadline)
+        lease.guard(span)
+        self._span = span
 
     @trio.lowlevel.enable_ki_protection
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        if self._scope is not None:
-            self._hold.lock.lease.guard(None)
-        if error is None:
-            await self._commit()
-        else:
-            self._roll_back(error)
-
     async def _commit(self) -> None:
-        lifecycle, hold, level, scope = self._lifecycle, self._hold, self._level, self._scope
-        if scope is not None and (scope.cancel_called or level is not hold.work.levels[0]):
-            scope.__exit__(None, None, None)  # the loss of the lock is told by the commit; inner levels have none
-            scope = None
-        if scope is None:
-            scope = trio.CancelScope().__enter__()
+        lifecycle, hold, level, span = self._lifecycle, self._hold, self._level, self._span
+        if span is not None:
+            hold.lock.lease.guard(None)
+        if span is not None and (hold.lock.lease.loss() is not None or level is not hold.work.levels[0]):
+            span.__exit__(None, None, None)  # the loss of the lock is told by the commit; inner levels have none
+            span = None
+        if span is None:
+            span = self._open_span()
         try:
             if hold.has(level):
-                await lifecycle._end(hold, level, scope)
+                await lifecycle._end(hold, level, span)
             else:
                 hold.lock.lease.refuse_lost()  # else it was ended inside the block, on purpose
         except BaseException as error:
-            if not scope.__exit__(type(error), error, error.__traceback__):
+            if not span.__exit__(type(error), error, error.__traceback__):
                 if isinstance(error, trio.Cancelled):
                     _log_loss(hold.lock.lease)
                 raise
         else:
-            scope.__exit__(None, None, None)
+            span.__exit__(None, None, None)
             return
         raise CommitUnknownError
 
-    def _roll_back(self, error: BaseException) -> None:
-        lease, scope = self._hold.lock.lease, self._scope
+    @trio.lowlevel.enable_ki_protection
+    async def _roll_back(self, error: BaseException) -> None:
+        lease, span = self._hold.lock.lease, self._span
+        if span is not None:
+            lease.guard(None)
         if lease.loss() is not None and not isinstance(error, trio.Cancelled):
             error.add_note(f"Meanwhile: {lease.error()}")
         self._lifecycle._unwind(self._hold, self._level)
-        if scope is not None and scope.__exit__(type(error), error, error.__traceback__):
+        if span is not None and span.__exit__(type(error), error, error.__traceback__):
             raise lease.error() from None
         if isinstance(error, trio.Cancelled):
             _log_loss(lease)

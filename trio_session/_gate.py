@@ -35,14 +35,15 @@ class _Line:
 
     __slots__ = ("nurseries", "task", "waiters")
 
-    def __init__(self, task: Task, *, block: bool) -> None:
-        self.waiters: OrderedDict[str, _Waiter] = OrderedDict()  # by token, first come first
-        self.admit(task, block=block)
-
-    def admit(self, task: Task, *, block: bool) -> None:
+    def __init__(self, task: Task, block: bool) -> None:
         self.task = task
         # A nursery of the holder that is not among these was opened inside its block.
-        self.nurseries = tuple(task.child_nurseries) if block else None
+        self.nurseries = task.child_nurseries if block else None
+        self.waiters: OrderedDict[str, _Waiter] | None = None  # by token, first come first; made for the first
+
+    def admit(self, waiter: _Waiter) -> None:
+        self.task = waiter.task
+        self.nurseries = waiter.task.child_nurseries if waiter.block else None
 
     def encloses(self, task: Task) -> bool:
         """Whether `task` runs in a nursery opened inside the holder's block, which so cannot end before it does."""
@@ -72,15 +73,22 @@ class Gate:
 
     @property
     def tasks_waiting(self) -> int:
-        return sum(len(line.waiters) for line in self._lines.values())
+        return sum(len(line.waiters or ()) for line in self._lines.values())
 
     def encloses(self, key: str, task: Task) -> bool:
         """Whether whoever has passed holds the lock in a block that cannot end before `task` does."""
         line = self._lines.get(key)
         return line is not None and line.encloses(task)
 
+    def enter_at_once(self, key: str, *, block: bool) -> bool:
+        """Begin this task's turn, if nobody else's is on; otherwise as `enter`."""
+        if key in self._lines:
+            return False
+        self._lines[key] = _Line(trio.lowlevel.current_task(), block)
+        return True
+
     async def enter(self, key: str, token: str, *, block: bool) -> Loaded | None:
-        """Wait for this task's turn; each turn ends with `leave`.
+        """Wait for this task's turn, which is not now; each turn ends with `leave`.
 
         Args:
             key: the session's.
@@ -95,18 +103,18 @@ class Gate:
             SessionStateError: waiting could never end, because the holder waits for this task.
         """
         task = trio.lowlevel.current_task()
-        line = self._lines.get(key)
-        if line is None:
-            self._lines[key] = _Line(task, block=block)
-            return None  # whoever need not wait goes on to the store, whose `acquire` is a checkpoint
+        line = self._lines[key]
         await trio.lowlevel.checkpoint_if_cancelled()
         _refuse_deadlock(line, task)
-        if len(line.waiters) >= self._max_waiters:
+        if line.waiters is None:
+            line.waiters = OrderedDict()
+        waiters = line.waiters
+        if len(waiters) >= self._max_waiters:
             raise SessionBusyError(self._max_waiters)
-        waiter = line.waiters[token] = _Waiter(task, block)
+        waiter = waiters[token] = _Waiter(task, block)
 
         def abort(_: object) -> Abort:
-            del line.waiters[token]
+            del waiters[token]
             return Abort.SUCCEEDED
 
         await trio.lowlevel.wait_task_rescheduled(abort)
@@ -114,7 +122,8 @@ class Gate:
 
     def next_in_line(self, key: str) -> str | None:
         """The token of the task whose turn comes next."""
-        return next(iter(self._lines[key].waiters), None)
+        waiters = self._lines[key].waiters
+        return next(iter(waiters)) if waiters else None
 
     def leave(self, key: str, *, heir: str | None = None, inheritance: Loaded | None = None) -> bool:
         """End a turn and begin the next. False if `heir`, who was to inherit, no longer waits."""
@@ -126,7 +135,7 @@ class Gate:
         inherits = token == heir
         if inherits:
             waiter.inheritance = inheritance
-        line.admit(waiter.task, block=waiter.block)
+        line.admit(waiter)
         trio.lowlevel.reschedule(waiter.task)
         return inherits
 

@@ -1,8 +1,7 @@
 """The one keeper task that renews every held lease, and what a lease knows about its own end.
 
-A body under a lock runs in a cancel scope whose deadline is the lease's: no task has to watch it. The keeper moves
-those deadlines on as it renews. While nothing is held it sleeps without a timer, so an idle manager never makes a test
-clock jump.
+A body under a lock runs in a span that is due when the lease ends. The keeper moves that on as it renews. While nothing
+is held nothing is due, so an idle manager never makes a test clock jump.
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ from math import inf
 
 import trio
 
+from ._deadlines import Alarm, Span
 from ._errors import LockLostError, LossReason, StorageUnavailableError
 from ._instruments import LockWatch
 from .abc import SessionStore
@@ -55,7 +55,7 @@ class Lease:
         watch: tells instruments of it, if there are any.
     """
 
-    __slots__ = ("_limit", "_lost", "_scope", "_terms", "committing", "expires", "key", "token", "watch")
+    __slots__ = ("_limit", "_lost", "_span", "_terms", "committing", "expires", "key", "token", "watch")
 
     def __init__(
         self, key: str, token: str, terms: Terms, *, granted_at: float, watch: LockWatch | None = None
@@ -68,7 +68,7 @@ class Lease:
         self._terms = terms
         self._limit = granted_at + terms.hold_limit
         self._lost: LossReason | None = None
-        self._scope: trio.CancelScope | None = None
+        self._span: Span | None = None
 
     @property
     def granted_at(self) -> float:
@@ -83,28 +83,28 @@ class Lease:
     @property
     def guarded(self) -> bool:
         """A body is cancelled if the lease is lost."""
-        return self._scope is not None
+        return self._span is not None
 
     @property
     def deadline(self) -> float:
         """When a body has to end, unless the lease is renewed."""
         return min(self._limit, self.expires - self._terms.margin)
 
-    def guard(self, scope: trio.CancelScope | None) -> None:
-        """Cancel `scope`, which has our deadline, if the lease is lost; None ends that."""
-        self._scope = scope
+    def guard(self, span: Span | None) -> None:
+        """Cancel `span`, which is due at our deadline, if the lease is lost; None ends that."""
+        self._span = span
 
     def extend(self, granted_at: float) -> None:
         """The lease was renewed by a request sent at `granted_at`."""
         self.expires = granted_at + self._terms.duration
-        if self._scope is not None and not self.committing:
-            self._scope.deadline = self.deadline
+        if self._span is not None and not self.committing:
+            self._span.move(self.deadline)
 
     def end(self) -> None:
         """Its end was asked for: time no longer counts, only the store's answer does."""
         self.committing = True
-        if self._scope is not None:
-            self._scope.deadline = inf
+        if self._span is not None:
+            self._span.due = inf
 
     def lose(self, reason: LossReason) -> None:
         """The lock is gone: cancel the body."""
@@ -113,8 +113,8 @@ class Lease:
             self._terms.on_lost(reason)
             if self.watch is not None:
                 self.watch.lost(reason)
-        if self._scope is not None:
-            self._scope.cancel()
+        if self._span is not None:
+            self._span.scope.cancel()
 
     def loss(self) -> LossReason | None:
         """Why the lock is lost, if it is. Once lost it stays lost."""
@@ -141,17 +141,22 @@ class LeaseKeeper:
 
     Args:
         lease: seconds a lease lasts.
+        alarm: wakes it.
         on_lapse: called with a lost lease once nobody can be kept waiting for it any longer.
+
+    Attributes:
+        due: trio time at which something is to be done next.
     """
 
-    def __init__(self, store: SessionStore, *, lease: float, on_lapse: Callable[[Lease], None]) -> None:
+    def __init__(self, store: SessionStore, alarm: Alarm, *, lease: float, on_lapse: Callable[[Lease], None]) -> None:
         self._store = store
+        self._alarm = alarm
         self._lease = lease
         self._interval = lease / _RENEWALS_PER_LEASE
         self._on_lapse = on_lapse
         self._held: dict[Lease, None] = {}  # in order of grant
-        self._due = inf
-        self._alarm = trio.CancelScope()
+        self.due = inf
+        self._wake = trio.Event()
 
     def __len__(self) -> int:
         return len(self._held)
@@ -160,10 +165,13 @@ class LeaseKeeper:
         return list(self._held)
 
     def hold(self, lease: Lease) -> None:
-        self._held[lease] = None
         due = lease.granted_at + self._interval  # which may be over: the answer of the store may have been slow
-        if due < self._due:
-            self._set_due(due)
+        if not self._held:
+            self.due = due
+            self._alarm.watch(self)
+        elif due < self.due:
+            self._alarm.move(self, due)
+        self._held[lease] = None
 
     def drop(self, lease: Lease) -> bool:
         """Stop renewing; False if that was done already."""
@@ -172,30 +180,30 @@ class LeaseKeeper:
         del self._held[lease]
         lease.end()
         if not self._held:
-            self._set_due(inf)
+            self._alarm.forget(self)
         return True
 
-    def _set_due(self, due: float) -> None:
-        self._due = self._alarm.deadline = due
+    def expire(self) -> None:
+        """The alarm rings."""
+        self._wake.set()
 
     async def run(self) -> None:
         """Renew until cancelled."""
         while True:
-            self._alarm = trio.CancelScope(deadline=self._due)
-            with self._alarm:
-                await trio.sleep_forever()
+            await self._wake.wait()
+            self._wake = trio.Event()
             await self._tend()
 
     async def _tend(self) -> None:
         started = trio.current_time()
-        self._due = inf  # until a lease comes meanwhile
         for lease in self.leases():
             if lease.loss() is not None and lease.expires <= started:
                 self._on_lapse(lease)
         alive = [lease for lease in self._held if lease.loss() is None]
         if alive:
             await self._renew(alive, started)
-        self._set_due(min(self._due, self._next_due(started)))
+        if self._held:
+            self._alarm.move(self, min(self.due, self._next_due(started)))
 
     def _next_due(self, started: float) -> float:
         """When the next lease is to be looked after, given that all were at `started`."""

@@ -7,14 +7,15 @@ ids, data and codecs are the Session's.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import count
-from typing import TypeVar
+from math import inf
 
 import trio
 
 from ._config import SessionConfig
+from ._deadlines import Alarm, Span
 from ._errors import CommitUnknownError, EndReason, LockLostError, LossReason
 from ._gate import Gate
 from ._instruments import Instruments, LockWatch
@@ -22,8 +23,6 @@ from ._leases import Lease, LeaseKeeper, Terms
 from .abc import Loaded, SessionStore
 
 __all__ = ["HeldLock", "Locks", "SessionStatistics"]
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,14 +47,19 @@ class SessionStatistics:
 
 
 class HeldLock:
-    """A lock in our hands, and the record as it was when we got it."""
+    """A lock in our hands, and the record as it was when we got it.
 
-    __slots__ = ("ended", "lease", "loaded")
+    Attributes:
+        ended: committed, rolled back, or being committed.
+        handed_on: another task of this process has inherited it.
+    """
+
+    __slots__ = ("ended", "handed_on", "lease", "loaded")
 
     def __init__(self, lease: Lease, loaded: Loaded) -> None:
         self.lease = lease
         self.loaded = loaded
-        self.ended = False  # committed, rolled back, or being committed
+        self.ended = self.handed_on = False
 
 
 class Locks:
@@ -73,7 +77,8 @@ class Locks:
         self._instruments = instruments
         self._gate = Gate(config.max_waiters)
         self._terms = Terms(duration=config.lock_lease, hold_limit=config.lock_hold_limit, on_lost=self._count_loss)
-        self.keeper = LeaseKeeper(store, lease=config.lock_lease, on_lapse=self._free)
+        self.alarm = Alarm()
+        self.keeper = LeaseKeeper(store, self.alarm, lease=config.lock_lease, on_lapse=self._free)
         # A token is unique among all processes: a random name for this one, and a number.
         self._name = secrets.token_hex(8)
         self._numbers = count()
@@ -95,6 +100,10 @@ class Locks:
             lock_timeouts=self._lock_timeouts,
         )
 
+    def span(self, seconds: float = inf) -> Span:
+        """A cancel scope that lasts so long, unless it is moved."""
+        return Span(self.alarm, trio.current_time() + seconds)
+
     def count_timeout(self) -> None:
         self._lock_timeouts += 1
 
@@ -108,27 +117,30 @@ class Locks:
         Args:
             key: the session's.
             block: it will be held by an `async with` block.
-            wanted: asked when our turn comes, and again when we have the lock; if it is no longer wanted, the result
-                is None.
+            wanted: asked after each wait; if it is no longer wanted, the result is None.
 
         Cancellation: nothing is left behind.
         """
         number = next(self._numbers)
         token = f"{self._name}{number:08x}"
         watch = LockWatch(self._instruments, key, number) if self._instruments else None
+        # Whoever need not wait goes on to the store, whose `acquire` is a checkpoint.
+        waits = not self._gate.enter_at_once(key, block=block)
         try:
-            loaded = await self._gate.enter(key, token, block=block)
-            try:
-                if loaded is None and wanted():
-                    self._asking += 1
-                    try:
-                        loaded = await self._store.acquire(key, token, lease=self._config.lock_lease, life=self._life)
-                    finally:
-                        self._asking -= 1
-            except BaseException:
-                self._gate.leave(key)
-                raise
+            loaded = await self._gate.enter(key, token, block=block) if waits else None
         except BaseException as error:
+            if watch is not None:
+                watch.abandoned(error)
+            raise
+        try:
+            if loaded is None and (not waits or wanted()):
+                self._asking += 1
+                try:
+                    loaded = await self._store.acquire(key, token, lease=self._config.lock_lease, life=self._life)
+                finally:
+                    self._asking -= 1
+        except BaseException as error:
+            self._gate.leave(key)
             if watch is not None:
                 watch.abandoned(error)
             raise
@@ -179,14 +191,15 @@ class Locks:
             held.lease.watch.committed()
         self._free(held.lease)
 
-    async def commit(self, held: HeldLock, blob: bytes, scope: trio.CancelScope) -> Loaded:
+    async def commit(self, held: HeldLock, blob: bytes, span: Span, *, now: float) -> Loaded:
         """Write `blob` and end the lock; the next task in our own queue may inherit it.
 
         Args:
             held: the lock.
             blob: the new data.
-            scope: the caller's innermost one, to be left right after this. It gets a shield and a deadline here; that
-                it catches a `Cancelled` means `CommitUnknownError`.
+            span: the caller's innermost one, to be left right after this. It gets a shield and a deadline here; that it
+                catches a `Cancelled` means `CommitUnknownError`.
+            now: the present trio time.
 
         Raises as `SessionStore.commit` does. The lock is given back in any case.
 
@@ -194,84 +207,99 @@ class Locks:
         """
         lease = held.lease
         heir = self._gate.next_in_line(lease.key)
-        started = trio.current_time()
+        self._begin_write(held, span, now)
         try:
-            committed = await self._landed_safely(
-                held,
-                self._store.commit(
-                    lease.key, lease.token, version=held.loaded.version, blob=blob, life=self._life, heir=heir
-                ),
-                scope,
+            committed = await self._store.commit(
+                lease.key, lease.token, version=held.loaded.version, blob=blob, life=self._life, heir=heir
             )
         except BaseException as error:
-            if heir is not None and (scope.cancel_called or isinstance(error, CommitUnknownError)):
+            self._fail_write(held, error)
+            if heir is not None and (span.scope.cancel_called or isinstance(error, CommitUnknownError)):
                 self._store.release(lease.key, heir)  # it may have been handed on; the heir has yet to ask
             raise
+        self._end_write(lease)
         if lease.watch is not None and not held.loaded.version:
             lease.watch.created()
-        record = Loaded(committed.version, blob, granted_at=started)
+        record = Loaded(committed.version, blob, granted_at=now)
         if heir is None or not committed.handed_on:
             self._free(lease, released=True)
         else:
             self.keeper.drop(lease)
-            fresh = trio.current_time() - started < self._config.lock_lease / 3
+            fresh = trio.current_time() - now < self._config.lock_lease / 3
             if not self._gate.leave(lease.key, heir=heir, inheritance=record if fresh else None):
                 self._store.release(lease.key, heir)  # the heir gave up while the store was asked
             if lease.watch is not None:
                 lease.watch.released()
+            held.handed_on = True
         return record
 
     async def rotate(
-        self, held: HeldLock, new_key: str, blob: bytes, reason: EndReason, scope: trio.CancelScope
+        self, held: HeldLock, new_key: str, blob: bytes, reason: EndReason, span: Span, *, now: float
     ) -> Loaded:
         """Move the record to `new_key`, and end the lock; otherwise as `commit`."""
-        rotation = self._store.rotate(
-            held.lease.key,
-            held.lease.token,
-            version=held.loaded.version,
-            new_key=new_key,
-            blob=blob,
-            life=self._life,
-            reason=reason,
-        )
-        version = await self._landed_safely(held, rotation, scope)
-        if held.lease.watch is not None:
-            held.lease.watch.moved(new_key, reason)
-        self._free(held.lease, released=True)
+        lease = held.lease
+        self._begin_write(held, span, now)
+        try:
+            version = await self._store.rotate(
+                lease.key,
+                lease.token,
+                version=held.loaded.version,
+                new_key=new_key,
+                blob=blob,
+                life=self._life,
+                reason=reason,
+            )
+        except BaseException as error:
+            self._fail_write(held, error)
+            raise
+        self._end_write(lease)
+        if lease.watch is not None:
+            lease.watch.moved(new_key, reason)
+        self._free(lease, released=True)
         return Loaded(version, blob)
 
-    async def destroy(self, held: HeldLock, reason: EndReason, scope: trio.CancelScope) -> None:
+    async def destroy(self, held: HeldLock, reason: EndReason, span: Span, *, now: float) -> None:
         """Remove the record, and end the lock; otherwise as `commit`."""
-        await self._landed_safely(held, self._store.destroy(held.lease.key, held.lease.token, reason=reason), scope)
-        if held.lease.watch is not None:
-            held.lease.watch.destroyed(reason)
-        self._free(held.lease, released=True)
+        lease = held.lease
+        self._begin_write(held, span, now)
+        try:
+            await self._store.destroy(lease.key, lease.token, reason=reason)
+        except BaseException as error:
+            self._fail_write(held, error)
+            raise
+        self._end_write(lease)
+        if lease.watch is not None:
+            lease.watch.destroyed(reason)
+        self._free(lease, released=True)
 
-    async def _landed_safely(self, held: HeldLock, write: Awaitable[T], scope: trio.CancelScope) -> T:
-        """What all writes have in common: they cannot be cancelled, they are bounded, and they fail clean."""
+    # What all writes have in common: they cannot be cancelled, they are bounded, and they fail clean.
+
+    def _begin_write(self, held: HeldLock, span: Span, now: float) -> None:
         held.ended = True
         held.lease.end()
         self._in_flight += 1
-        scope.shield = True
-        scope.deadline = trio.current_time() + self._config.commit_timeout
-        try:
-            result = await write
-            self._commits += 1
-            if held.lease.watch is not None:
-                held.lease.watch.committed()
-            return result
-        except BaseException as error:
-            if isinstance(error, LockLostError):
-                held.lease.lose(error.reason)
-            self._rollbacks += 1
-            if held.lease.watch is not None:
-                held.lease.watch.refused(error)
-            self._free(held.lease)
-            raise
-        finally:
-            self._in_flight -= 1
-            if self._landed is not None and not self._in_flight:
-                self._landed.set()
+        span.scope.shield = True
+        span.move(now + self._config.commit_timeout)
+
+    def _end_write(self, lease: Lease) -> None:
+        self._commits += 1
+        if lease.watch is not None:
+            lease.watch.committed()
+        self._land()
+
+    def _fail_write(self, held: HeldLock, error: BaseException) -> None:
+        if isinstance(error, LockLostError):
+            held.lease.lose(error.reason)
+        self._rollbacks += 1
+        if held.lease.watch is not None:
+            held.lease.watch.refused(error)
+        self._free(held.lease)
+        self._land()
+
+    def _land(self) -> None:
+        self._in_flight -= 1
+        if self._landed is not None and not self._in_flight:
+            self._landed.set()
 
     async def close(self) -> None:
         """Let commits in flight land, and give back what is still held.

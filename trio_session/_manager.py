@@ -100,6 +100,7 @@ async def open_session_manager(
         locks = Locks(store, config, Instruments(instruments))
         engine = Engine(config, store, locks, config.codec or MsgpackCodec(), ids or Ids())
         async with open_service_nursery() as start:
+            start(locks.alarm.run)
             start(locks.keeper.run)
             try:
                 yield SessionManager(engine)

@@ -11,22 +11,24 @@ if TYPE_CHECKING:
 
 __all__ = ["Place", "place_above", "shown", "where"]
 
-#: A line of code. Not a frame: that would keep everything alive that its function has.
+#: Code, and the offset of an instruction in it: a line has to be searched for, and almost nobody asks for it. Not a
+#: frame: that would keep everything alive that its function has.
 Place = tuple[CodeType, int]
 
 _NOT_THE_USERS = {"trio", "trio_session", "contextlib", "outcome"}
 
 
 def place_above(depth: int) -> Place:
-    """The line that is being executed `depth` frames above the caller."""
+    """What is being executed `depth` frames above the caller."""
     frame = sys._getframe(depth + 1)
-    return frame.f_code, frame.f_lineno
+    return frame.f_code, frame.f_lasti
 
 
 def shown(place: Place) -> str:
     """A place in words that editors understand."""
-    code, line = place
-    return f"{code.co_filename}:{line} in {code.co_name}"
+    code, offset = place
+    line = next((line for start, end, line in code.co_lines() if start <= offset < end), "?")
+    return _show(code, line)
 
 
 def where(task: Task) -> str:
@@ -35,5 +37,9 @@ def where(task: Task) -> str:
     for frame, line in task.iter_await_frames():
         module = str(frame.f_globals.get("__name__", ""))
         if module.partition(".")[0] not in _NOT_THE_USERS:
-            place = shown((frame.f_code, line))
+            place = _show(frame.f_code, line)
     return place
+
+
+def _show(code: CodeType, line: object) -> str:
+    return f"{code.co_filename}:{line} in {code.co_name}"

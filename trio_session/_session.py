@@ -185,7 +185,7 @@ class Session(Lifecycle, Mapping[str, Any]):
             await self._deepen(hold)
             return
         timeout = self._timeout(timeout)
-        with trio.CancelScope(deadline=trio.current_time() + timeout):
+        with self._engine.locks.span(timeout):
             await self._take(block=False, place=place_above(1))
             return
         raise self._timed_out(timeout)
@@ -199,8 +199,8 @@ class Session(Lifecycle, Mapping[str, Any]):
             SessionNotLockedError: this task does not hold the lock.
         """
         hold = self._require(Action.COMMIT)
-        with trio.CancelScope() as scope:
-            await self._end(hold, hold.work.levels[-1], scope)
+        with self._engine.locks.span() as span:
+            await self._end(hold, hold.work.levels[-1], span)
             await trio.lowlevel.cancel_shielded_checkpoint()
             return
         raise CommitUnknownError

@@ -6,19 +6,13 @@ Inner levels are savepoints of one dict: its identity never changes, so whoever 
 from __future__ import annotations
 
 from copy import deepcopy
-from enum import Enum, auto
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 __all__ = ["Change", "Level", "WorkingCopy"]
 
 
-class Change(Enum):
-    """What a commit is to do with the record."""
-
-    NOTHING = auto()
-    WRITE = auto()  # under the id it has
-    MOVE = auto()  # to a new id
-    END = auto()
+#: What a commit is to do with the record: write it under the id it has, move it to a new one, end it.
+Change: TypeAlias = Literal["nothing", "write", "move", "end"]
 
 
 class Level:
@@ -74,7 +68,7 @@ class WorkingCopy:
     def change(self, *, stored: bool) -> Change:
         """What the commit of the outermost level comes to; `stored`: there is a record."""
         if self.cleared and not self.data:
-            return Change.END
+            return "end"
         if stored and (self.regenerate or self.cleared):
-            return Change.MOVE
-        return Change.WRITE if stored or self.data else Change.NOTHING
+            return "move"
+        return "write" if stored or self.data else "nothing"

@@ -191,7 +191,7 @@ REDIS_MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="scripts that the server has forgotten are not taught again",
         file=_TOPOLOGY,
-        old="                payload = script.teach_and_call(*arguments)",
+        old="                payload = script.teach_and_call(arguments)",
         new="                pass",
         tests=("tests/test_fake_redis_faults.py::test_flushed_scripts",),
     ),
@@ -212,8 +212,8 @@ REDIS_MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="an heir gets any lease but its own",
         file=_STORE,
-        old="        lease = self._held.get(self._name + token, ",
-        new="        lease = self._held.get(token, ",
+        old="            lease = self._held.get(who, ",
+        new="            lease = self._held.get(token, ",
         tests=("tests/test_redis_outcomes.py::test_an_heir_has_the_lease_of_its_own_manager",),
     ),
     Mutant(
@@ -233,8 +233,8 @@ REDIS_MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="a process that cannot hear gets in line",
         file=_STORE,
-        old="queue_life = _QUEUE_LIFE if self._routes[key[:2]].control.listening else 0",
-        new="queue_life = _QUEUE_LIFE",
+        old="(_QUEUE_LIFE if is_queued else _NO_QUEUE)",
+        new="_QUEUE_LIFE",
         tests=("tests/test_fake_redis_faults.py::test_no_subscription",),
     ),
     Mutant(
@@ -247,8 +247,8 @@ REDIS_MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="a release that the server does not know is forgotten",
         file=_TOPOLOGY,
-        old="        link.post(script.call(*arguments), on_reply=teach)",
-        new="        link.post(script.call(*arguments))",
+        old="        link.post(script.call(arguments), on_reply=teach)",
+        new="        link.post(script.call(arguments))",
         tests=("tests/test_redis_outcomes.py::test_a_release_that_the_server_does_not_know_is_taught",),
     ),
     Mutant(

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import hashlib
 from importlib.resources import files
-from typing import Final, TypeAlias
+from typing import Final
 
-from ._resp import pack
+from ._resp import bulk
 
-__all__ = ["ACQUIRE", "COMMIT", "DESTROY", "LOAD", "RELEASE", "RENEW", "ROTATE", "SCRIPTS", "Argument", "Script"]
-
-Argument: TypeAlias = str | bytes | int
+__all__ = ["ACQUIRE", "COMMIT", "DESTROY", "LOAD", "RELEASE", "RENEW", "ROTATE", "SCRIPTS", "Script"]
 
 _folder = files("trio_session.redis") / "scripts"
 
@@ -20,34 +18,38 @@ class Script:
 
     Args:
         name: of its file.
-        keys: how many of its arguments are keys.
         uses: names of files with functions that it calls; what it does not need would cost time in every call.
+        keys: how many keys it takes.
+        values: how many other arguments.
     """
 
-    def __init__(self, name: str, *uses: str, keys: int) -> None:
+    def __init__(self, name: str, *uses: str, keys: int, values: int) -> None:
         self.name = name
         self.text = "".join((_folder / f"{part}.lua").read_text("utf-8") for part in (*uses, name)).encode()
-        self._keys = b"%d" % keys
         self._digest = hashlib.sha1(self.text, usedforsecurity=False).hexdigest().encode()  # how Redis names scripts
+        self._keys = keys
+        start = b"*%d\r\n" % (3 + keys + values)
+        self._call = start + bulk("EVALSHA") + bulk(self._digest) + bulk(keys)
+        self._teach_and_call = start + bulk("EVAL") + bulk(self.text) + bulk(keys)
 
     def __repr__(self) -> str:
         return f"<Script {self.name}>"
 
-    def call(self, *arguments: Argument) -> bytes:
-        """The command that runs it, if the server knows it."""
-        return pack((b"EVALSHA", self._digest, self._keys, *arguments))
+    def call(self, arguments: bytes) -> bytes:
+        """The command that runs it, if the server knows it; `arguments` are its keys and values, each a `bulk`."""
+        return self._call + arguments
 
-    def teach_and_call(self, *arguments: Argument) -> bytes:
+    def teach_and_call(self, arguments: bytes) -> bytes:
         """The command that runs it, whether or not the server knows it."""
-        return pack((b"EVAL", self.text, self._keys, *arguments))
+        return self._teach_and_call + arguments
 
 
-LOAD: Final = Script("load", "_time", "_reading", keys=1)
-ACQUIRE: Final = Script("acquire", "_time", "_reading", "_queue", keys=3)
-COMMIT: Final = Script("commit", "_time", "_writing", "_queue", keys=4)
-ROTATE: Final = Script("rotate", "_time", "_writing", "_queue", keys=5)
-DESTROY: Final = Script("destroy", "_writing", "_queue", keys=4)
-RELEASE: Final = Script("release", "_queue", keys=3)
-RENEW: Final = Script("renew", keys=1)
+LOAD: Final = Script("load", "_time", "_reading", keys=1, values=3)
+ACQUIRE: Final = Script("acquire", "_time", "_reading", "_queue", keys=3, values=7)
+COMMIT: Final = Script("commit", "_time", "_writing", "_queue", keys=4, values=10)
+ROTATE: Final = Script("rotate", "_time", "_writing", "_queue", keys=5, values=8)
+DESTROY: Final = Script("destroy", "_writing", "_queue", keys=4, values=4)
+RELEASE: Final = Script("release", "_queue", keys=3, values=2)
+RENEW: Final = Script("renew", keys=1, values=2)
 
 SCRIPTS: Final = (LOAD, ACQUIRE, COMMIT, ROTATE, DESTROY, RELEASE, RENEW)

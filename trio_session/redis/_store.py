@@ -27,19 +27,21 @@ from ..abc import Committed, Lifetime, Loaded, SessionStore
 from ._connection import Address, OpenStream
 from ._link import Command
 from ._node import Locate, Node
-from ._resp import Reply
-from ._scripts import ACQUIRE, COMMIT, DESTROY, LOAD, RELEASE, RENEW, ROTATE, Argument, Script
+from ._resp import Reply, bulk
+from ._scripts import ACQUIRE, COMMIT, DESTROY, LOAD, RELEASE, RENEW, ROTATE, Script
 from ._topology import Topology
 from ._waiters import Waiters
 
 __all__ = ["RedisStore", "open_redis_store"]
 
 # A process that was offered a lock has so long to claim it.
-_GRACE: Final = 1000  # ms; _HAND_OVER_GRACE in _config
+_GRACE_MS: Final = b"1000"  # _HAND_OVER_GRACE in _config
+_GRACE: Final = bulk(_GRACE_MS)
 # Whoever waits asks again after so long, should a message have been lost; and a queue that nobody asks about any more
 # disappears.
 _POLL: Final = (1.0, 2.0)  # seconds
-_QUEUE_LIFE: Final = 30_000  # ms
+_QUEUE_LIFE: Final = bulk(30_000)  # ms
+_NO_QUEUE: Final = bulk(0)
 # Without a subscription there are no messages, so waiting means asking.
 _POLL_ALONE: Final = (0.02, 0.1)  # seconds
 # While others wait, so many of our own tasks may have the lock in a row, for so long.
@@ -47,6 +49,11 @@ _MOST_HEIRS: Final = 8
 _LONGEST_REIGN: Final = 0.05  # seconds
 # What is left to be sent when the store closes has so long.
 _FAREWELL: Final = 1.0  # seconds
+# The names and settings of so many sessions are kept ready to be sent.
+_MOST_NAMES: Final = 1024
+
+_THREE_BULKS: Final = b"$%d\r\n%b\r\n" * 3
+_NO_HEIR: Final = bulk("") + bulk(0) + bulk(0)
 
 _is_prefix = re.compile(r"[!-z|~]+").fullmatch
 
@@ -56,6 +63,18 @@ _UNTAGGED: Final = str.maketrans("", "", "{}")
 _HEADER: Final = 33  # bytes; see scripts/_reading.lua
 _END_OF: Final[dict[bytes, EndReason]] = {b"d": "destroyed", b"o": "orphaned", b"r": "replaced", b"": "expired"}
 _KIND_OF: Final[dict[EndReason, str]] = {reason: kind.decode() for kind, reason in _END_OF.items()}
+
+
+class _Names:
+    """What a session's keys are called, ready to be sent."""
+
+    __slots__ = ("all", "lock", "record", "three")
+
+    def __init__(self, record: str) -> None:
+        self.record = bulk(record)
+        self.lock = bulk(f"{record}:l")
+        self.three = self.record + self.lock + bulk(f"{record}:q")
+        self.all = self.three + bulk(f"{record}:c")
 
 
 @final
@@ -81,7 +100,8 @@ class RedisStore(SessionStore):
         self._routes = self._topology.routes
         self._reigns: dict[str, tuple[int, float]] = {}  # heirs in a row while others waited, and since when
         self._life: Lifetime | None = None
-        self._life_in_ms: tuple[bytes, bytes, bytes] = (b"-1", b"-1", b"0")
+        self._life_in_ms = (b"", b"")
+        self._names = lru_cache(_MOST_NAMES)(self._new_names)
 
     def __repr__(self) -> str:
         return f"<RedisStore {self._topology}, {len(self._waiters)} waiting>"
@@ -98,9 +118,9 @@ class RedisStore(SessionStore):
     # -- records ------------------------------------------------------------------------------------------------------
 
     async def load(self, key: str, *, life: Lifetime) -> Loaded:
-        arguments = (self._record(key), *self._in_ms(life))
+        arguments = self._names(key).record + self._in_ms(life)[0]
         node = self._routes[key[:2]]
-        command = await node.link.call(LOAD.call(*arguments))  # `run`, but for a frame: reads are frequent
+        command = await node.link.call(LOAD.call(arguments))
         if not isinstance(command.reply, list):
             command = await self._topology.persist(node, LOAD, arguments, command)
         return _loaded(command.reply, granted_at=0.0)
@@ -108,58 +128,68 @@ class RedisStore(SessionStore):
     async def commit(
         self, key: str, token: str, *, version: bytes, blob: bytes, life: Lifetime, heir: str | None = None
     ) -> Committed:
-        id = _commit_id(token)
-        idle, absolute, _ = self._in_ms(life)
-        reign = self._reigns.get(key)
-        lease = self._held.get(self._name + token, b"%d" % _GRACE)  # an heir gets the same
-        arguments = (
-            *self._keys(key),
-            self._name + token,
-            _GRACE,
-            version,
-            id,
-            blob,
-            idle,
-            absolute,
-            "" if heir is None else self._name + heir,
-            lease,
-            int(_may_go_on(reign)),
+        id, who = _commit_id(token), self._name + token
+        reign = lease = None
+        inheritance = _NO_HEIR
+        if heir is not None:
+            reign = self._reigns.get(key)
+            lease = self._held.get(who, _GRACE_MS)  # the heir gets the same
+            inheritance = bulk(self._name + heir) + bulk(lease) + bulk(int(_may_go_on(reign)))
+        arguments = b"".join(
+            (
+                self._names(key).all,
+                bulk(who),
+                _GRACE,
+                _THREE_BULKS % (len(version), version, len(id), id, len(blob), blob),
+                self._in_ms(life)[1],
+                inheritance,
+            )
         )
-        reply = await self._write(COMMIT, key, token, *arguments)
+        node = self._routes[key[:2]]
+        try:
+            command = await node.link.call(COMMIT.call(arguments), insists=True)
+            if command.reply != 1:
+                command = await self._topology.persist(node, COMMIT, arguments, command)
+            reply = _written(command)
+        finally:
+            self._forget(key, token)
+        if heir is None or lease is None or reply == 1:
+            return Committed(id)
+        self._held[self._name + heir] = lease
         if reply == 3:
             heirs, since = reign or (0, trio.current_time())
             self._reigns[key] = heirs + 1, since
-        if heir is not None and reply != 1:
-            self._held[self._name + heir] = lease
-        return Committed(id, handed_on=reply != 1)
+        return Committed(id, handed_on=True)
 
     async def rotate(
         self, key: str, token: str, *, version: bytes, new_key: str, blob: bytes, life: Lifetime, reason: EndReason
     ) -> bytes:
         id = _commit_id(token)
-        idle, absolute, _ = self._in_ms(life)
-        arguments = (
-            *self._keys(key),
-            self._record(new_key),
-            self._name + token,
+        parts = (
+            self._names(key).all,
+            self._names(new_key).record,
+            bulk(self._name + token),
             _GRACE,
-            version,
-            id,
-            blob,
-            idle,
-            absolute,
-            _KIND_OF[reason],
+            bulk(version),
+            bulk(id),
+            bulk(blob),
+            self._in_ms(life)[1],
+            bulk(_KIND_OF[reason]),
         )
-        await self._write(ROTATE, key, token, *arguments)
+        await self._write(ROTATE, key, token, b"".join(parts))
         return id
 
     async def destroy(self, key: str, token: str, *, reason: EndReason) -> None:
-        arguments = (*self._keys(key), self._name + token, _GRACE, _commit_id(token), _KIND_OF[reason])
-        await self._write(DESTROY, key, token, *arguments)
+        parts = (self._names(key).all, bulk(self._name + token), _GRACE, bulk(_commit_id(token)))
+        await self._write(DESTROY, key, token, b"".join((*parts, bulk(_KIND_OF[reason]))))
 
-    async def _write(self, script: Script, key: str, token: str, *arguments: Argument) -> int:
+    async def _write(self, script: Script, key: str, token: str, arguments: bytes) -> int:
+        node = self._routes[key[:2]]
         try:
-            return _written(await self._topology.run(key, script, *arguments, insists=True))
+            command = await node.link.call(script.call(arguments), insists=True)
+            if command.reply != 1:
+                command = await self._topology.persist(node, script, arguments, command)
+            return _written(command)
         finally:
             self._forget(key, token)
 
@@ -167,20 +197,23 @@ class RedisStore(SessionStore):
 
     async def acquire(self, key: str, token: str, *, lease: float, life: Lifetime) -> Loaded:
         who, lease_in_ms = self._name + token, _ms(lease)
-        keys, life_in_ms = self._keys(key)[:3], self._in_ms(life)
+        before = self._names(key).three + bulk(who) + bulk(lease_in_ms) + _GRACE
+        after = self._in_ms(life)[0]
         self._waiters.add(who)
         try:
             while not self._closed:
-                queue_life = _QUEUE_LIFE if self._routes[key[:2]].control.listening else 0
-                command = await self._topology.run(
-                    key, ACQUIRE, *keys, who, lease_in_ms, _GRACE, queue_life, *life_in_ms
-                )
+                node = self._routes[key[:2]]
+                is_queued = node.control.listening
+                arguments = before + (_QUEUE_LIFE if is_queued else _NO_QUEUE) + after
+                command = await node.link.call(ACQUIRE.call(arguments))
+                if not isinstance(command.reply, list | int):
+                    command = await self._topology.persist(node, ACQUIRE, arguments, command)
                 if not isinstance(command.reply, int):
                     self._held[who] = lease_in_ms
                     return _loaded(command.reply, granted_at=command.sent_at)
                 # A lease that ends by itself tells nobody, so we ask then.
                 ends = max(0.0, command.reply / 1000) + 0.005
-                await self._waiters.wait(who, min(ends, uniform(*_POLL if queue_life else _POLL_ALONE)))
+                await self._waiters.wait(who, min(ends, uniform(*_POLL if is_queued else _POLL_ALONE)))
             raise StorageUnavailableError(f"{self._topology}: the store is closed")
         except BaseException:
             self.release(key, token)
@@ -190,7 +223,7 @@ class RedisStore(SessionStore):
 
     def release(self, key: str, token: str) -> None:
         self._forget(key, token)
-        self._topology.post(key, RELEASE, *self._keys(key)[:3], self._name + token, _GRACE)
+        self._topology.post(key, RELEASE, self._names(key).three + bulk(self._name + token) + _GRACE)
 
     def _forget(self, key: str, token: str) -> None:
         self._held.pop(self._name + token, None)
@@ -200,15 +233,15 @@ class RedisStore(SessionStore):
         """Somebody who waits no longer was offered a lock: on it goes to the next."""
         if who not in self._held:
             key = record.removeprefix(f"{self._prefix}:").translate(_UNTAGGED)
-            self._topology.post(key, RELEASE, *_keys(record)[:3], who, _GRACE)
+            self._topology.post(key, RELEASE, _Names(record).three + bulk(who) + _GRACE)
 
     async def renew(self, locks: Sequence[tuple[str, str]], *, lease: float) -> list[bool]:
         if not locks:
             await trio.lowlevel.checkpoint()
             return []
-        arguments = [(f"{self._record(key)}:l", self._name + token, _ms(lease)) for key, token in locks]
+        arguments = [self._names(key).lock + bulk(self._name + token) + bulk(_ms(lease)) for key, token in locks]
         (node,) = self._topology.nodes
-        commands = await node.link.call_all([RENEW.call(*each) for each in arguments])
+        commands = await node.link.call_all([RENEW.call(each) for each in arguments])
         held: list[bool] = []
         for command, each in zip(commands, arguments, strict=True):
             if command.reply not in {0, 1}:
@@ -226,21 +259,16 @@ class RedisStore(SessionStore):
 
     # -- names --------------------------------------------------------------------------------------------------------
 
-    def _record(self, key: str) -> str:
-        return f"{self._prefix}:{{{key[:2]}}}{key[2:]}"
+    def _new_names(self, key: str) -> _Names:
+        return _Names(f"{self._prefix}:{{{key[:2]}}}{key[2:]}")
 
-    def _keys(self, key: str) -> tuple[str, str, str, str]:
-        return _keys(self._record(key))
-
-    def _in_ms(self, life: Lifetime) -> tuple[bytes, bytes, bytes]:
+    def _in_ms(self, life: Lifetime) -> tuple[bytes, bytes]:
+        """How long records live, for a script that reads, and for one that writes."""
         if life is not self._life:
             self._life = life
-            self._life_in_ms = _ms(life.idle), _ms(life.absolute), _ms(life.touch_interval)
+            writes = bulk(_ms(life.idle)) + bulk(_ms(life.absolute))
+            self._life_in_ms = writes + bulk(_ms(life.touch_interval)), writes
         return self._life_in_ms
-
-
-def _keys(record: str) -> tuple[str, str, str, str]:
-    return record, f"{record}:l", f"{record}:q", f"{record}:c"
 
 
 def _commit_id(token: str) -> bytes:
@@ -253,6 +281,7 @@ def _caller_id(caller: str) -> bytes:
     return sha1(caller.encode(), usedforsecurity=False).digest()[:8]
 
 
+@lru_cache(maxsize=64)
 def _ms(seconds: float) -> bytes:
     """For the scripts; -1 is for ever, and so is what no clock of theirs can hold."""
     return b"%d" % round(seconds * 1000) if seconds < 1e11 else b"-1"
@@ -274,7 +303,7 @@ def _loaded(reply: Reply, *, granted_at: float) -> Loaded:
     if value[:3] == b"ts1" and len(value) >= _HEADER:
         kind = value[3:4]
         if kind == b"=":
-            return Loaded(value[4:20], value[_HEADER:], slid=slid == 1, granted_at=granted_at)
+            return Loaded(value[4:20], value[_HEADER:], None, slid == 1, granted_at)
         if kind in _END_OF:
             return Loaded(ended=_END_OF[kind], granted_at=granted_at)
         if kind == b"?":  # not even a string

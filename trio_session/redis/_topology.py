@@ -13,7 +13,7 @@ from .._tasks import StartService
 from ._link import Command
 from ._node import Node
 from ._resp import Reply, ServerError, Verdict, in_script, to_exception, verdict_on
-from ._scripts import Argument, Script
+from ._scripts import Script
 from ._supervisor import PATIENCE, describe
 
 __all__ = ["Topology"]
@@ -64,37 +64,29 @@ class Topology:
         for node in self.nodes:
             await node.link.drain()
 
-    async def run(self, key: str, script: Script, *arguments: Argument, insists: bool = False) -> Command:
-        """Run a script, and see to it that it really ran.
-
-        Args:
-            key: whose it is: it says which server.
-            script: it can be run twice.
-            arguments: its keys and arguments.
-            insists: keep asking for the outcome once it may have run.
-
-        Raises:
-            StorageUnavailableError: it did not run; if it does not insist, it may have.
-            CommitUnknownError: it insists, may have run, and the server no longer tells.
-        """
-        node = self.routes[key[:2]]
-        command = await node.link.call(script.call(*arguments), insists=insists)
-        if isinstance(command.reply, ServerError) or command.failure is not None:
-            return await self.persist(node, script, arguments, command)
-        return command
-
-    def post(self, key: str, script: Script, *arguments: Argument) -> None:
+    def post(self, key: str, script: Script, arguments: bytes) -> None:
         """Have a script run whose answer interests nobody."""
         link = self.routes[key[:2]].link
 
         def teach(reply: Reply) -> None:
             if isinstance(reply, ServerError) and verdict_on(reply) is Verdict.LOAD_SCRIPT:
-                link.post(script.teach_and_call(*arguments))
+                link.post(script.teach_and_call(arguments))
 
-        link.post(script.call(*arguments), on_reply=teach)
+        link.post(script.call(arguments), on_reply=teach)
 
-    async def persist(self, node: Node, script: Script, arguments: tuple[Argument, ...], command: Command) -> Command:
-        """See to it that a script runs that did not the first time; otherwise as `run`."""
+    async def persist(self, node: Node, script: Script, arguments: bytes, command: Command) -> Command:
+        """See to it that a script really runs, if at first it did not.
+
+        Args:
+            node: the server that was asked.
+            script: it can be run twice.
+            arguments: its keys and values, each a `bulk`.
+            command: what came of it so far. If it insists, the outcome is asked for once it may have run.
+
+        Raises:
+            StorageUnavailableError: it did not run; if it does not insist, it may have.
+            CommitUnknownError: it insists, may have run, and the server no longer tells.
+        """
         gives_up_at = trio.current_time() + PATIENCE
         payload = command.payload
         while True:
@@ -105,7 +97,7 @@ class Topology:
                 return command
             verdict = verdict_on(error)
             if verdict is Verdict.LOAD_SCRIPT:
-                payload = script.teach_and_call(*arguments)
+                payload = script.teach_and_call(arguments)
             else:
                 if verdict is Verdict.RECONNECT:
                     node.link.restart(to_exception(error), unless_since=command.sent_at)
