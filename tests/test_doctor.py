@@ -196,6 +196,13 @@ async def test_each_right_that_is_missing_is_named(server: RedisServer, client: 
         assert exit_code(await diagnose(url)) == 0
 
 
+async def test_no_database_at_all(server: RedisServer, client: Any) -> None:
+    """Without the right to choose one, there is none."""
+    client.execute_command("ACL SETUSER app on >secret", *ACL.replace("+select", "").split())
+    text, fix = "database 0 cannot be used: NOPERM", "redis-cli ACL SETUSER app +select"
+    await assert_first_line(f"redis://app:secret@127.0.0.1:{server.port}", "problem", text, fix)
+
+
 async def test_keys_and_channels_that_are_missing(server: RedisServer, client: Any) -> None:
     """They are called by the prefix, which is the name of the cookie; what it says to type cures both."""
     client.execute_command("ACL SETUSER app on >secret +@all ~other:* resetchannels &other:*")
@@ -321,7 +328,7 @@ def test_from_the_environment(running: RedisServer, lines: Any, monkeypatch: pyt
     [
         ("SESSION_LIFETIME", "long", "SESSION_LIFETIME must be a number of minutes"),
         ("SESSION_KEYS", "hunter2", "SESSION_KEYS must be 32 random bytes in base64"),
-        ("WEB_CONCURRENCY", "many", "invalid literal for int"),
+        ("WEB_CONCURRENCY", "many", "WEB_CONCURRENCY must be a whole number"),
     ],
 )
 def test_settings_that_are_wrong(

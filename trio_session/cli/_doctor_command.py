@@ -7,6 +7,7 @@ import importlib
 import logging
 import os
 import sys
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -75,6 +76,14 @@ def load_config(place: str | None) -> SessionConfig:
     return value
 
 
+def _workers_of(environ: Mapping[str, str]) -> int:
+    """As many servers and hosts set it."""
+    try:
+        return int(environ.get("WEB_CONCURRENCY") or 1)
+    except ValueError:
+        raise ValueError("WEB_CONCURRENCY must be a whole number") from None
+
+
 def _run(options: argparse.Namespace) -> int:
     # Here, because `--version` need not wait for redis to load.
     import trio
@@ -82,7 +91,7 @@ def _run(options: argparse.Namespace) -> int:
     from .doctor import as_json, as_text, examine, exit_code, settings_are_wrong
 
     try:
-        workers = options.workers or int(os.environ.get("WEB_CONCURRENCY") or 1)
+        workers = options.workers or _workers_of(os.environ)
         config = load_config(options.config)
     except ValueError as error:
         findings = [settings_are_wrong(error)]

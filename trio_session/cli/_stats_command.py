@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from ._doctor_command import add_config_to, load_config
 
 if TYPE_CHECKING:
-    from .._config import SessionConfig
-    from ..redis._connection import Connection
+    from ..redis._connection import Address, Connection
     from ._survey import Survey
 
 __all__ = ["add_to"]
@@ -40,7 +39,7 @@ def _run(options: argparse.Namespace) -> int:
     # Here, because `--version` need not wait for redis to load.
     import trio
 
-    from ..redis._connection import LINK_ERRORS
+    from ..redis._connection import LINK_ERRORS, Address
     from ..redis._supervisor import describe
     from ._programs import complain
 
@@ -48,10 +47,12 @@ def _run(options: argparse.Namespace) -> int:
         config = load_config(options.config)
         if config.driver == "local":
             raise ValueError("sessions live in their processes (driver local), where app.sessions.statistics() counts")
-        surveys = trio.run(_survey_all, config)
+        destination = Address.of(config.redis[config.connection])
     except ValueError as error:
         complain(f"the settings are wrong: {error}")
         return 2
+    try:
+        surveys = trio.run(_survey_all, destination, config.resolved_cookie_name.removeprefix("__Host-"))
     except LINK_ERRORS as error:
         said = describe(error)
         more = f"the user needs {_RIGHTS}" if "NOPERM" in said else "trio-session doctor says more"
@@ -63,13 +64,9 @@ def _run(options: argparse.Namespace) -> int:
     return 0
 
 
-async def _survey_all(config: SessionConfig) -> list[Survey]:
-
-    from ..redis._connection import Address
+async def _survey_all(address: Address, prefix: str) -> list[Survey]:
     from ._survey import survey
 
-    prefix = config.resolved_cookie_name.removeprefix("__Host-")
-    address = Address.of(config.redis[config.connection])
     connection = await address.connect(_take_as_it_is)
     async with connection.stream:
         return [await survey(connection, str(address), prefix, report=_progress)]
