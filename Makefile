@@ -37,8 +37,8 @@ help: ## show this list
 	@echo 'make <target> [PYTHON=python3] [VENV=.venv] [ARGS=…]'
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' Makefile
 
-demo: $(VENV)/.has-core ## serve the demo page: [PORT=8000]
-	$(BIN)/trio-session demo --port $(PORT)
+demo: $(VENV)/.has-core ## serve the demo page: [PORT=8000] [DRIVER=redis]
+	$(BIN)/trio-session demo --port $(PORT) $(if $(DRIVER),--driver $(DRIVER))
 
 test: $(VENV)/.has-test ## run the tests: [ARGS="-x -k lock"]
 	$(BIN)/python -m pytest $(PARALLEL) $(ARGS)

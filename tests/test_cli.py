@@ -12,11 +12,9 @@ import socket
 import subprocess
 import sys
 import tempfile
-from base64 import b64encode
 from collections import Counter
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from hashlib import sha256
 from typing import IO, final
 
 import httpx
@@ -25,12 +23,9 @@ import trio
 from hypercorn.config import Config
 
 import trio_session
-from trio_session import SessionConfig
 from trio_session._asgi import Message, Receive, Scope, Send
 from trio_session.cli import main
-from trio_session.cli._demo import make_app
 from trio_session.cli._programs import serve_until_stopped
-from trio_session.testing import ASGIClient, open_test_client
 
 __all__ = ["PATIENCE", "Child", "open_child"]
 
@@ -295,92 +290,3 @@ def test_failures_while_serving_are_not_blamed_on_the_address() -> None:
 
     with pytest.raises(BrokenPipeError):
         serve_until_stopped(Stubborn("never"), anywhere(), announce=announce)
-
-
-# -- the demo's application ------------------------------------------------------------------------------------------
-
-
-@asynccontextmanager
-async def open_demo() -> AsyncIterator[ASGIClient]:
-    async with open_test_client(make_app(SessionConfig())) as client:
-        yield client
-
-
-async def test_the_page_is_all_there_is() -> None:
-    """It loads nothing from elsewhere, runs nothing but its own script, and that by its hash."""
-    async with open_demo() as client:
-        page = await client.get("/")
-        assert "trio_session" not in client.cookies
-    policy = page.headers["Content-Security-Policy"]
-    for element in ("script", "style"):
-        (inside,) = re.findall(rf"<{element}>(.*?)</{element}>", page.text, re.DOTALL)
-        digest = b64encode(sha256(inside.encode()).digest()).decode()
-        assert f"{element}-src 'sha256-{digest}';" in policy
-    assert policy.startswith("default-src 'none'; ")
-    assert not re.search(r"""(src|href)=(?!"data:)|\sstyle=|\son\w+=|url\(""", page.text)
-    assert set(re.findall(r"https?://[^'\"\s)]+", page.text)) == {"http://www.w3.org/2000/svg"}  # a name, no address
-
-
-async def test_a_note_is_kept_and_forgotten() -> None:
-    """What is written is there at the next request, until it is cleared."""
-    async with open_demo() as client:
-        written = await client.put("/note", json={"note": "oat milk"})
-        assert written.json()["note"] == "oat milk"
-        assert (await client.get("/state")).json()["note"] == "oat milk"
-        assert (await client.delete("/note")).json()["note"] is None
-        assert (await client.get("/state")).json()["note"] is None
-
-
-@pytest.mark.parametrize("body", [{"note": ""}, {"note": "x" * 101}, {"note": 1}, {}, ["note"]])
-async def test_what_is_no_note_is_refused(body: object) -> None:
-    """The answer says what would be one, and nothing is kept."""
-    async with open_demo() as client:
-        refused = await client.put("/note", json=body)
-        assert refused.status_code == 400
-        assert "from 1 to 100 characters" in refused.text
-        assert "trio_session" not in client.cookies
-
-
-async def test_a_new_id_keeps_the_data_and_kills_the_old_one() -> None:
-    """The tag shows that the id changed; what was planted with the old one is worth nothing."""
-    async with open_demo() as client:
-        await client.get("/visits")
-        before, old_id = (await client.get("/state")).json(), client.cookies["trio_session"]
-        after = (await client.post("/new-id")).json()
-        assert after["tag"] != before["tag"]
-        assert after["visits"] == 1
-        assert (await client.get("/state")).json() == after
-        client.cookies["trio_session"] = old_id
-        assert (await client.get("/state")).json() == {"visits": 0, "note": None, "tag": None}
-
-
-async def test_logging_out_leaves_nothing() -> None:
-    """Data, id and cookie are gone, and the next visit is a first one."""
-    async with open_demo() as client:
-        await client.get("/visits")
-        assert (await client.post("/log-out")).json() == {"visits": 0, "note": None, "tag": None}
-        assert "trio_session" not in client.cookies
-        assert (await client.get("/visits")).json() == {"visits": 1}
-
-
-async def test_no_answer_shows_the_id() -> None:
-    """The id is in the cookie and nowhere else; the tag is too short to be one."""
-    async with open_demo() as client:
-        await client.get("/visits")
-        for method, path in (("GET", "/"), ("GET", "/state"), ("POST", "/new-id"), ("GET", "/race")):
-            answer = await client.request(method, path)
-            assert client.cookies["trio_session"] not in answer.text
-            assert answer.headers["Cache-Control"] == "no-store"
-            assert answer.headers["X-Content-Type-Options"] == "nosniff"
-        assert re.fullmatch("[0-9a-f]{6}", (await client.get("/state")).json()["tag"])
-
-
-async def test_fifty_clicks_in_one_moment(autojump_clock: trio.testing.MockClock) -> None:
-    """If really all of them read before the first one writes, the naive way counts exactly one."""
-    async with open_demo() as client:
-        await client.post("/race")
-        for way in ("naive", "locked"):
-            async with trio.open_nursery() as nursery:
-                for _ in range(50):
-                    nursery.start_soon(client.post, f"/race/{way}")
-        assert (await client.get("/race")).json() == {"naive": 1, "locked": 50}

@@ -52,7 +52,7 @@ ROOMS = {
     "hiredis": ("redis",),
     "hypercorn": ("cli", "serving"),
     "pytest": (),
-    "redis": ("redis",),
+    "redis": ("cli", "redis"),
     "werkzeug": ("web",),
 }
 

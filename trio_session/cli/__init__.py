@@ -1,7 +1,7 @@
 """The command `trio-session`: an application served, a demo to try, and a doctor for the server with the sessions.
 
 _serve_command.py    serve an application
-_demo_command.py     serve the demo; _demo.py is its application, demo.html its page
+_demo_command.py     serve the demo; _demo is its application and its page
 _programs.py         what both have in common: an address, and one line for every way it can fail
 _doctor_command.py   what is wrong with the sessions' server, and what to type; doctor/ finds it
 _stats_command.py    what is on that server; _survey.py counts it

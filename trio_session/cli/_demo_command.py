@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Sequence
+from contextlib import ExitStack
 from typing import Any
 
 __all__ = ["add_to"]
@@ -15,12 +17,15 @@ def add_to(commands: Any) -> None:
         "demo",
         help="serve a page that shows what a session can do, and what happens without locks",
         description="Serve the demo page until Ctrl-C. The environment configures its sessions: "
-        "SESSION_LIFETIME, SESSION_COOKIE_NAME and the others.",
+        "SESSION_LIFETIME, SESSION_COOKIE_NAME and the others. The page is for whoever starts it, not for strangers.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     demo.add_argument("--host", default="127.0.0.1", help="the address to listen on; 0.0.0.0 for every one")
     demo.add_argument("--port", type=_port, default=8000, help="the port to listen on; 0 for a free one")
-    demo.add_argument("-w", "--workers", type=int, default=1, help="the number of processes; several need Redis")
+    demo.add_argument(
+        "--driver", choices=("local", "redis"), help="redis: with a Redis server of its own, which ends with the demo"
+    )
+    demo.add_argument("-w", "--workers", type=int, help="the number of processes; 2 with --driver redis, 1 otherwise")
     demo.set_defaults(run=_run)
 
 
@@ -36,18 +41,27 @@ def _run(options: argparse.Namespace) -> int:
 
     from .._config import SessionConfig
     from .._errors import ConfigError
+    from ._demo import NoServerError, running_server
     from ._programs import complain, serve_until_stopped
-
-    try:
-        SessionConfig.from_env()
-    except ConfigError as error:
-        complain(f"the settings in the environment are wrong: {error}")
-        return 2
 
     def announce(urls: Sequence[str]) -> None:
         print(f"The trio_session demo is at {urls[0]}", flush=True)
         print("Press Ctrl-C to stop it.", flush=True)
 
     host = f"[{options.host}]" if ":" in options.host else options.host
-    config = Config.from_mapping(bind=f"{host}:{options.port}", workers=options.workers, loglevel="WARNING")
-    return serve_until_stopped("trio_session.cli._demo:make_app()", config, announce=announce)
+    workers = options.workers or (2 if options.driver == "redis" else 1)
+    config = Config.from_mapping(bind=f"{host}:{options.port}", workers=workers, loglevel="WARNING")
+    with ExitStack() as stack:
+        try:
+            if options.driver == "redis":
+                os.environ.update(REDIS_URL=stack.enter_context(running_server()), SESSION_CONNECTION="")
+            if options.driver is not None:
+                os.environ["SESSION_DRIVER"] = options.driver
+            SessionConfig.from_env()
+        except ConfigError as error:
+            complain(f"the settings in the environment are wrong: {error}")
+            return 2
+        except NoServerError as error:
+            complain(str(error))
+            return 2
+        return serve_until_stopped("trio_session.cli._demo:make_app()", config, announce=announce)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
+from contextlib import suppress
 from functools import cache
 from hashlib import sha256
 from importlib import resources
@@ -27,6 +28,9 @@ _MOMENT = 0.02  # seconds
 _LONG_MOMENT = 0.6  # seconds
 
 _LONGEST_NOTE = 100  # characters
+
+# So many orders a page may give before they are heeded; a person gives one.
+_ORDERS = 8
 
 _HEADERS = {
     "Cache-Control": "no-store",
@@ -60,6 +64,7 @@ class _Demo:
         self._bus = make_bus(config)
         self.app = app = App(config, instruments=[Timeline("worker", self._bus.tell)])
         app.before_request(_refuse_strangers)
+        app.before_request(_say_what_for)
         app.after_request(_protect)
         app.while_serving(self._carry_lines)
         for path in _FILES:
@@ -86,50 +91,27 @@ class _Demo:
         await ws.accept()
         id = ws.session.id
         hello = {"what": "hello", "at": time.time(), "pid": os.getpid(), "driver": self._config.driver}
+        send, orders = trio.open_memory_channel[str](_ORDERS)
         with self._bus.listening() as lines:
             async with trio.open_nursery() as nursery:
-                holder = _Holder(nursery, self._hold)
                 await ws.send_json(hello)
                 nursery.start_soon(_pass_on, lines, ws)
+                if id is not None:
+                    nursery.start_soon(self._hold, id, orders)
                 async for order in ws:
-                    if order == "hold" and id is not None:
-                        holder.start(id)
-                    else:
-                        holder.tell(str(order))
+                    with suppress(trio.WouldBlock):
+                        send.send_nowait(str(order))
                 nursery.cancel_scope.cancel()
 
-    async def _hold(self, id: str, orders: AsyncIterator[str]) -> None:
-        if self._config.driver == "redis":
-            await hold_in_a_process(id, orders, self._bus.tell)
-        else:
-            await hold(self.app.sessions.session(id), orders)
-
-
-@final
-class _Holder:
-    """One at a time."""
-
-    def __init__(self, nursery: trio.Nursery, hold: Callable[[str, AsyncIterator[str]], Any]) -> None:
-        self._nursery = nursery
-        self._hold = hold
-        self._orders: trio.MemorySendChannel[str] | None = None
-
-    def start(self, id: str) -> None:
-        if self._orders is None:
-            self._orders, orders = trio.open_memory_channel[str](8)
-            self._nursery.start_soon(self._run, id, orders)
-
-    def tell(self, order: str) -> None:
-        if self._orders is not None:
-            with_room = self._orders.statistics()
-            if with_room.current_buffer_used < with_room.max_buffer_size:
-                self._orders.send_nowait(order)
-
-    async def _run(self, id: str, orders: trio.MemoryReceiveChannel[str]) -> None:
-        try:
-            await self._hold(id, orders)
-        finally:
-            self._orders = None
+    async def _hold(self, id: str, orders: trio.MemoryReceiveChannel[str]) -> None:
+        """Hold the lock whenever there is an order to."""
+        async for order in orders:
+            if order != "hold":
+                continue  # nobody holds it
+            if self._config.driver == "redis":
+                await hold_in_a_process(id, orders, self._bus.tell)
+            else:
+                await hold(self.app.sessions.session(id), orders)
 
 
 async def _pass_on(lines: trio.MemoryReceiveChannel[str], ws: WebSocket) -> None:
@@ -148,13 +130,17 @@ async def _page(request: Request) -> Response:
 
 @cache
 def _read(name: str) -> str:
-    return (resources.files(__package__) / "page" / name).read_text(encoding="utf-8")
+    return (resources.files("trio_session.cli._demo") / "page" / name).read_text(encoding="utf-8")
 
 
 async def _refuse_strangers(request: Request) -> None:
     """Other sites can make a visitor's browser ask for things here; it says so then."""
     if request.method != "GET" and request.headers.get("Sec-Fetch-Site", "same-origin") != "same-origin":
         abort(403)
+
+
+async def _say_what_for(request: Request) -> None:
+    what_for.set(request.path.removeprefix("/").replace("-", " "))
 
 
 async def _protect(_: Request, response: Response) -> None:
@@ -228,7 +214,6 @@ async def _count_naively(request: Request) -> dict[str, float]:
 
 
 async def _count_locked(request: Request) -> dict[str, float]:
-    what_for.set("race")
     async with request.session.locked() as data:
         count: int = data.get("locked", 0)
         await trio.sleep(_MOMENT)  # whoever wants to read now, waits
@@ -237,7 +222,6 @@ async def _count_locked(request: Request) -> dict[str, float]:
 
 
 async def _click(request: Request) -> dict[str, int]:
-    what_for.set("click")
     async with request.session.locked() as data:
         count: int = data.get("clicks", 0)
         await trio.sleep(_LONG_MOMENT)

@@ -87,7 +87,7 @@ class RedisBus(Bus):
                 while True:
                     message = await trio.to_thread.run_sync(channel.get_message, True, _LOOK)
                     if message is not None:
-                        for line in message["data"].decode().splitlines():
+                        for line in str(message["data"]).splitlines():
                             super().tell(line)
             await trio.sleep(_LOOK)  # it will be back
 
@@ -99,13 +99,14 @@ def make_bus(config: SessionConfig) -> Bus:
 
 def _client_of(connection: RedisConnection) -> redis.Redis:
     if connection.url is not None:
-        return redis.Redis.from_url(connection.url)
+        return redis.Redis.from_url(connection.url, decode_responses=True)
     if connection.scheme == "unix":
-        return redis.Redis(unix_socket_path=connection.host)
+        return redis.Redis(unix_socket_path=connection.host, decode_responses=True)
     return redis.Redis(
         connection.host,
         connection.port,
         username=connection.username,
         password=connection.password,
         ssl=connection.scheme == "rediss",
+        decode_responses=True,
     )

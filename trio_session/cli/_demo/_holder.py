@@ -39,16 +39,16 @@ def config_of_demo() -> SessionConfig:
 
 
 async def hold(session: Session, orders: AsyncIterator[str]) -> None:
-    """Hold the lock until the first order.
+    """Hold the lock until told otherwise.
 
     Args:
         session: whose.
-        orders: `finish` to commit; anything else, or the end of them, is a crash.
+        orders: `finish` to commit, `crash` or the end of them to fail; others are for somebody else.
     """
     what_for.set("hold")
     with suppress(_CrashError, SessionError):  # a picture of what happened is drawn already
         async with session.locked() as data:
-            if await anext(orders, "crash") != "finish":
+            if await _next(orders, "finish", "crash") != "finish":
                 raise _CrashError
             data["holds"] = data.get("holds", 0) + 1
 
@@ -86,11 +86,19 @@ async def _command(process: trio.Process, id: str, orders: AsyncIterator[str]) -
     assert process.stdin is not None
     with suppress(trio.BrokenResourceError):  # it has ended by itself
         await process.stdin.send_all(f"{id}\n".encode())  # not as an argument: everybody can read those
-        async for order in orders:
-            if order == "kill":
-                process.kill()
-            else:
-                await process.stdin.send_all(f"{order}\n".encode())
+        order = await _next(orders, "finish", "crash", "kill")  # and not one more: it may be for the next holder
+        if order == "kill":
+            process.kill()
+        else:
+            await process.stdin.send_all(f"{order}\n".encode())
+
+
+async def _next(orders: AsyncIterator[str], *known: str) -> str | None:
+    """The next order that is known; None if there will be none."""
+    async for order in orders:
+        if order in known:
+            return order
+    return None
 
 
 async def _lines_of(stream: trio.abc.ReceiveStream) -> AsyncGenerator[str, None]:
@@ -111,4 +119,5 @@ async def _run() -> None:
 
 def main() -> None:
     """Be the process: an id and orders come in, the timeline goes out. It ends with the one who started it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the one who started it
     trio.run(_run)

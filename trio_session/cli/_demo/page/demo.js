@@ -93,7 +93,7 @@ function showProcesses() {
 // --- drawing, as things happen ---
 
 const STEP = matchMedia("(prefers-reduced-motion: reduce)").matches ? 1000 : 100; // ms
-const LANES = 10;
+const LANES = 8;
 const WINDOW = 12; // seconds
 
 let drawnAt = 0;
@@ -110,7 +110,7 @@ function drawNow() {
 }
 
 function drawLease() {
-  const all = story.get((span) => span.purpose !== "race");
+  const all = story.get((span) => !span.purpose.startsWith("race"));
   const spans = all.slice(-LANES);
   const open = spans.filter(isOpen);
   const last = Math.max(...spans.flatMap((span) => [span.requestedAt, span.acquiredAt, span.endedAt, span.releasedAt].filter((at) => at !== undefined)));
@@ -146,7 +146,7 @@ function describe(spans) {
 const race = { naive: [], locked: [], since: Infinity };
 
 function drawRace() {
-  const spans = story.get((span) => span.purpose === "race" && span.requestedAt >= race.since)
+  const spans = story.get((span) => span.purpose === "race/locked" && span.requestedAt >= race.since)
     .sort((one, other) => (one.acquiredAt ?? Infinity) - (other.acquiredAt ?? Infinity));
   if (spans.length) {
     drawGantt($("locked").querySelector("svg"), spans.map((span) => ({

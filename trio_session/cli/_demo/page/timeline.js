@@ -138,7 +138,7 @@ function wordFor(span) {
 // Few spans, one labelled lane each, the newest at the bottom.
 export function drawLanes(svg, spans, processes, { from, to, now, rows }) {
   const canvas = begin(svg);
-  const left = canvas.width < 500 ? 62 : 150;
+  const left = canvas.width < 500 ? 62 : 172;
   const scale = (time) => left + ((time - from) / (to - from)) * (canvas.width - left - 2);
   const clip = (time) => Math.max(scale(time), left);
   drawAxis(canvas, { left, from, to, scale, every: niceStep(to - from, canvas.width < 500 ? 4 : 8) });
@@ -169,15 +169,10 @@ export function drawLanes(svg, spans, processes, { from, to, now, rows }) {
     }
     if (span.endedAt !== undefined && end > left) {
       const [kind, shape] = MARKS[span.end];
-      const word = wordFor(span);
-      const fits = end + 22 + word.length * 6.4 < canvas.width;
-      const x = fits ? end + 10 : end - 12 - word.length * 6.4;
-      if (fits) {
-        lane.append(element("path", { class: `mark ${kind}`, d: shape, transform: `translate(${x} ${middle})` }));
-        lane.append(element("text", { class: kind === "bad" ? "bad" : "", x: x + 9, y: middle + 4 }, word));
-      } else {
-        lane.append(element("path", { class: `mark ${kind}`, d: shape, transform: `translate(${canvas.width - 8} ${middle})` }));
-      }
+      const x = Math.min(end + 10, canvas.width - 8);
+      lane.append(element("path", { class: `mark ${kind}`, d: shape, transform: `translate(${x} ${middle})` }));
+      const word = [wordFor(span), span.end].find((text) => x + 12 + text.length * 6.6 < canvas.width);
+      if (word) lane.append(element("text", { class: kind === "bad" ? "bad" : "", x: x + 9, y: middle + 4 }, word));
     }
     canvas.parts.push(lane);
   });
