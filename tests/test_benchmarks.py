@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import itertools
+from typing import cast
 
 import pytest
 
 from tests.benchmarks import bench_local_store
-from tests.benchmarks.__main__ import comparisons, reports
+from tests.benchmarks.__main__ import comparisons, measure_all, reports
 from tests.benchmarks._harness import Comparison, Operation, as_markdown, given, measure
 
 
@@ -23,6 +24,26 @@ async def test_benchmark_runs(comparison: Comparison, monkeypatch: pytest.Monkey
 async def test_report_runs(name: str) -> None:
     """Each report gets as far as its table."""
     assert "|---|" in await reports()[name](1, 0.2)
+
+
+async def test_a_comparison_that_fails_does_not_stop_the_others() -> None:
+    """It is a line at the end, and the others have their rows."""
+
+    async def breaks(rounds: int, seconds: float) -> str:
+        raise ZeroDivisionError("nobody got anything")
+
+    async def works(rounds: int, seconds: float) -> str:
+        return "a table"
+
+    broken = Comparison(name="broken", open=given({"a": cast("Operation", len)}))
+    fine = Comparison(name="fine", open=given({"a": list, "b": list}))
+    results, texts, failed = await measure_all([broken, fine], {"bad": breaks, "good": works}, rounds=1, seconds=0.0)
+    assert [result.name for result in results] == ["fine"]
+    assert texts == ["a table"]
+    assert failed == [
+        "FAILED: broken: TypeError: len() takes exactly one argument (0 given)",
+        "FAILED: bad: ZeroDivisionError: nobody got anything",
+    ]
 
 
 async def test_candidates_take_turns_and_are_compared_with_the_first() -> None:

@@ -6,7 +6,8 @@ import argparse
 import importlib
 import pkgutil
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -46,17 +47,31 @@ def reports() -> dict[str, Report]:
 
 async def measure_all(
     chosen: Sequence[Comparison], asked: dict[str, Report], *, rounds: int, seconds: float
-) -> tuple[list[Result], list[str]]:
-    """Measure one after the other, and say on stderr which one it is."""
+) -> tuple[list[Result], list[str], list[str]]:
+    """Measure one after the other, and say on stderr which one it is. Who fails does not stop the others.
+
+    Returns:
+        what was compared, the texts of the reports, and what failed.
+    """
     results: list[Result] = []
-    for comparison in chosen:
-        print(f"{comparison.name} …", file=sys.stderr)
-        results.append(await measure(comparison, rounds=rounds, seconds=seconds))
     texts: list[str] = []
-    for name, report in asked.items():
+    failed: list[str] = []
+
+    @contextmanager
+    def going_on(name: str) -> Iterator[None]:
         print(f"{name} …", file=sys.stderr)
-        texts.append(await report(rounds, seconds))
-    return results, texts
+        try:
+            yield
+        except Exception as error:  # noqa: BLE001 - whatever it is, the others shall be measured
+            failed.append(f"FAILED: {name}: {type(error).__name__}: {error}")
+
+    for comparison in chosen:
+        with going_on(comparison.name):
+            results.append(await measure(comparison, rounds=rounds, seconds=seconds))
+    for name, report in asked.items():
+        with going_on(name):
+            texts.append(await report(rounds, seconds))
+    return results, texts, failed
 
 
 def write_document(record: Record) -> None:
@@ -96,18 +111,18 @@ def main() -> int:
     if options.list:
         print(*(comparison.name for comparison in chosen), *asked, *filter(is_asked_for, [DOCUMENT]), sep="\n")
         return 0
+    rounds = options.rounds or (5 if options.quick else 15)
+    seconds = options.seconds or (0.05 if options.quick else 0.1)
+    failed: list[str] = []
     if chosen or asked:
-        rounds, seconds = (
-            options.rounds or (5 if options.quick else 15),
-            options.seconds or (0.05 if options.quick else 0.1),
-        )
-        results, texts = trio.run(partial(measure_all, rounds=rounds, seconds=seconds), chosen, asked)
+        run = partial(measure_all, rounds=rounds, seconds=seconds)
+        results, texts, failed = trio.run(run, chosen, asked)
         tables = [as_markdown(results)] if results else []
-        print(describe(), *tables, *texts, sep="\n\n")
+        print(describe(), *tables, *texts, *failed, sep="\n\n")
     if is_asked_for(DOCUMENT):
         write_document(measure_peers(QUICK if options.quick else FULL))
         print(f"\nwritten: {DOCS / 'benchmarks.md'}")
-    return 0
+    return 1 if failed else 0
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ __all__ = ["FULL", "QUICK", "Plan", "measure_peers"]
 
 CLIENTS = 64
 CONTENDERS = 16
+_WARM_UP = 0.2  # of a turn; a server that slept while others had theirs finds its caches cold
 _ALONE = 100  # requests of a single client, to count round trips
 
 
@@ -38,7 +39,7 @@ class Plan:
     seconds: float
 
 
-FULL = Plan(rounds=5, seconds=1.5)
+FULL = Plan(rounds=6, seconds=1.2)
 QUICK = Plan(rounds=2, seconds=0.5)
 
 
@@ -69,7 +70,7 @@ def measure_peers(plan: Plan, peers: Sequence[Peer] = PEERS) -> Record:
             for one in running:
                 if not one.figures.problems:
                     with _noting(one.figures):
-                        one.take_turns(plan.seconds)
+                        one.take_turns(number, plan.seconds)
     return record
 
 
@@ -114,7 +115,7 @@ class _Running:
                 self._watcher.config_resetstat()
                 for _ in range(_ALONE):
                     client.round()
-                reads = self._watcher.info("stats")["total_reads_processed"] - 2  # RESETSTAT's end, and INFO
+                reads = self._watcher.info("stats")["total_reads_processed"] - 1  # INFO itself
                 cost.round_trips = round(reads / _ALONE, 1)
                 calls = {
                     name.removeprefix("cmdstat_"): round(about["calls"] / _ALONE, 1)
@@ -122,24 +123,27 @@ class _Running:
                 }
                 cost.commands = {name: number for name, number in sorted(calls.items()) if number >= 0.1}
 
-    def take_turns(self, seconds: float) -> None:
-        """One of each kind."""
-        own = self._cookies
-        measured = [
-            (self.figures.bare, *self._turn(self._bare, "/bare", seconds)),
-            (self.figures.read, *self._turn(self._server, "/read", seconds)),
-            (self.figures.change, *self._turn(self._server, "/change", seconds)),
+    def take_turns(self, number: int, seconds: float) -> None:
+        """One of each kind. Who goes first changes with the number of the round."""
+        kinds = [
+            (self.figures.bare, self._bare, "/bare"),
+            (self.figures.read, self._server, "/read"),
+            (self.figures.change, self._server, "/change"),
         ]
-        contest = self._contest(seconds, own[:1] * CONTENDERS)
+        first = number % len(kinds)
+        turns = [(cost, self._turn(server, path, seconds)) for cost, server, path in kinds[first:] + kinds[:first]]
+        contest = self._contest(2 * seconds, self._cookies[:1] * CONTENDERS)
         # All or nothing: numbers with the same index belong to the same round.
-        for cost, turn, cpu, redis_cpu in measured:
+        for cost, (turn, cpu, redis_cpu) in turns:
             cost.cpu.append(cpu / turn.requests)
             cost.redis_cpu.append(redis_cpu / turn.requests)
             cost.rate.append(sum(turn.counts) / seconds)
         self.figures.contests.append(contest)
 
     def _turn(self, server: Served, path: str, seconds: float) -> tuple[Turn, float, float]:
+        """What the clients got, the server's seconds of CPU, and those of Redis."""
         with _clients(server, path, self._cookies) as clients:
+            clients.run(_WARM_UP * seconds)
             cpu, redis_cpu = server.cpu(), self._redis_cpu()
             turn = clients.run(seconds)
             cpu, redis_cpu = server.cpu() - cpu, self._redis_cpu() - redis_cpu

@@ -42,8 +42,9 @@ BESIDE = "All of it, by the measures above, the best first."
 METHOD = """\
 - Every library has two servers in processes of their own: the bare application and the one with sessions. They are
   started with the command lines that their users write, one worker each, and one Redis server for all.
-- In each of {rounds} rounds everybody has its turns of {seconds} s: bare, read, change, contended. A machine that is
-  slow for a while is slow for all of them, and the added CPU is the difference of two turns of the same round.
+- In each of {rounds} rounds everybody has its turns: {seconds} s of bare requests, as long of reads and of changes,
+  and twice as long contended. A machine that is slow for a while is slow for all of them, and the added CPU is the
+  difference of two turns of the same round. Before each turn comes a short one that does not count.
 - The clients are one process with one poll loop (`tests/benchmarks/_clients.py`). Each sends its next request when it
   has its answer. At the end they send no more and wait for what is under way, so that lost updates can be counted
   exactly.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 import subprocess
 import sys
@@ -37,7 +38,9 @@ async def report_contention(rounds: int, seconds: float) -> str:
         "|---|--:|--:|--:|--:|--:|--:|",
     ]
     for name, turns in tallies.items():
-        faster = statistics.median(mine.rate / turn.rate for mine, turn in zip(tallies[OURS], turns, strict=True))
+        # A turn may pass without a single change: of a polling lock whose tasks all sleep, on a busy machine.
+        pairs = zip(tallies[OURS], turns, strict=True)
+        faster = statistics.median(mine.rate / turn.rate if turn.rate else math.inf for mine, turn in pairs)
         shares = [sum(task) for task in zip(*(turn.done for turn in turns), strict=True)]
         waits = sorted(wait for turn in turns for wait in turn.waits)
         lines.append(

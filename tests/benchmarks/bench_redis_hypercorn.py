@@ -52,7 +52,7 @@ async def report_contention(rounds: int, seconds: float) -> str:
             waits += turn.latencies
     waits.sort()
     shares = [sum(client) for client in zip(*together, strict=True)]
-    ratio = statistics.median(sum(counts) / alone for counts, alone in zip(together, apart, strict=True))
+    ratio = statistics.median(sum(counts) / max(alone, 1) for counts, alone in zip(together, apart, strict=True))
     return (
         "| Hypercorn, Redis, 16 clients | requests/s | of the uncontended | per client | p50 ms | p99 ms |\n"
         "|---|--:|--:|--:|--:|--:|\n"
