@@ -235,6 +235,53 @@ async def test_a_cancelled_receive_loses_nothing(app: App, autojump_clock: MockC
     assert got == [b"here"]
 
 
+@pytest.mark.parametrize("when", ["before", "meanwhile"])
+async def test_a_server_that_never_gets_its_last_words_out(
+    app: App, autojump_clock: MockClock, nursery: trio.Nursery, when: str
+) -> None:
+    """Nobody is left to hear them: five seconds after the disconnect they are given up, and nothing stays behind."""
+
+    class Stuck(Peer):
+        async def send(self, message: Message) -> None:
+            await super().send(message)
+            if message["type"] == "http.response.body":
+                await trio.sleep_forever()
+
+    @app.post("/")
+    async def handler(request: Request) -> str:
+        return "to nobody"
+
+    peer = Stuck(app, method="POST", body=None if when == "before" else b"")
+    nursery.start_soon(peer.run)
+    await trio.sleep(0.5)
+    assert peer.types() == ["http.response.start", "http.response.body"][: 1 if when == "before" else 2]
+    peer.hang_up()
+    await peer.returned.wait()
+    assert peer.types() == ["http.response.start", "http.response.body"]
+    assert trio.current_time() == 5.5
+
+
+async def test_a_server_may_take_its_time_after_the_response(app: App, autojump_clock: MockClock) -> None:
+    """As long as it has not said that the client is gone; and shortly after it has, as servers do each time."""
+
+    class Slow(Peer):
+        async def send(self, message: Message) -> None:
+            await super().send(message)
+            if message["type"] == "http.response.body":
+                await trio.sleep(100)
+                self.hang_up()
+                await trio.sleep(4)
+                self.is_done = True
+
+    @app.get("/")
+    async def handler(request: Request) -> str:
+        return "hello"
+
+    peer = Slow(app)
+    await peer.run()
+    assert peer.is_done
+
+
 async def test_a_receive_that_fails_comes_out_bare(app: App) -> None:
     """Whatever a server does in `receive`, it gets its own exception back."""
 

@@ -130,7 +130,8 @@ class RequestInbox(_Inbox):
 
     Towards the end of the response whatever is left of the body is thrown away: Hypercorn passes a body on through a
     queue of ten messages, and while that is full, its `send` of the last message never comes back. From then on a
-    disconnect cancels nothing: servers announce one after every response, in the middle of that very `send`.
+    disconnect does not cancel at once: servers announce one after every response, in the middle of that very `send`.
+    But it does after a while: over HTTP/2, Hypercorn waits for ever for a client that has gone to take those words.
     """
 
     _end: Message = {"type": "http.disconnect"}  # noqa: RUF012  # never changed
@@ -141,11 +142,15 @@ class RequestInbox(_Inbox):
         self._is_draining = False
         self._drained = trio.Event()
         self._discarded = 0  # bytes
+        self._last_words = trio.CancelScope()
 
     async def send(self, message: Message) -> None:
-        if message["type"] == "http.response.body" and not message.get("more_body", False):
-            await self._drain()
-        await self._server_send(message)
+        if message["type"] != "http.response.body" or message.get("more_body", False):
+            await self._server_send(message)
+            return
+        await self._drain()
+        with trio.CancelScope(deadline=self._last_words.deadline) as self._last_words:
+            await self._server_send(message)
 
     def _put(self, message: Message) -> None:
         self._is_complete = not message.get("more_body", False)
@@ -161,7 +166,9 @@ class RequestInbox(_Inbox):
 
     def _on_farewell(self, handling: trio.CancelScope) -> None:
         self._drained.set()
-        if not self._is_draining:
+        if self._is_draining:
+            self._last_words.deadline = trio.current_time() + _FAREWELL_TIME
+        else:
             handling.cancel()
 
     async def _drain(self) -> None:
