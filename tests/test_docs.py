@@ -14,7 +14,7 @@ import pytest
 
 from tests.test_exports import DOORS
 
-__all__ = ["ROOT", "Block", "blocks_of"]
+__all__ = ["ROOT", "Block", "blocks_of", "blocks_of_page"]
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -65,9 +65,14 @@ def _parse(markdown: str) -> tuple[list[Block], str]:
     return blocks, "\n".join(prose)
 
 
+def blocks_of_page(page: Path) -> list[Block]:
+    """A page's fenced blocks, in their order."""
+    return _parse(page.read_text("utf-8"))[0]
+
+
 def blocks_of(page: Path, language: str = "python") -> list[Block]:
     """A page's fenced blocks in one language, in their order."""
-    return [block for block in _parse(page.read_text("utf-8"))[0] if block.language == language]
+    return [block for block in blocks_of_page(page) if block.language == language]
 
 
 def missing_tests(markdown: str) -> Iterator[str]:
