@@ -29,11 +29,12 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+from trio.testing import MockClock
 
 from .redis_servers import free_port
 from .test_docs import ROOT, Block, blocks_of_page
 
-__all__ = ["Terminal", "file_name", "run_page", "same"]
+__all__ = ["Terminal", "follow", "open_terminal", "run_page"]
 
 PATIENCE = 30.0  # seconds
 
@@ -50,18 +51,25 @@ def file_name(block: Block) -> str | None:
     return found and found[1]
 
 
-async def run_page(page: Path, **names: object) -> dict[str, Any]:
-    """Run the Python of a page, and compare what it prints with what the page shows; the names it defined."""
+async def run_page(page: Path, clock: MockClock, **names: object) -> dict[str, Any]:
+    """Run the Python of a page, and compare what it prints with what the page shows; the names it defined.
+
+    Tests that a block defines are run. All of it runs on the clock of the tests.
+    """
     names["__name__"] = page.stem.replace("-", "_")
     printed: str | None = None
     for block in blocks_of_page(page):
         if block.language == "python":
+            before = set(names)
             source = "\n" * (block.line - 1) + block.text
             code = compile(source, page, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
             with redirect_stdout(io.StringIO()) as output:
                 result = eval(code, names)
                 if inspect.isawaitable(result):
                     await result
+                for name in [name for name in names if name.startswith("test_") and name not in before]:
+                    test: Any = names[name]
+                    await test(*[clock][: len(inspect.signature(test).parameters)])
             printed = output.getvalue()
         elif block.language == "text" and printed:
             assert same(printed, block.text), f"{page.name}:{block.line} shows\n{block.text}and not\n{printed}"
@@ -144,18 +152,21 @@ class Terminal:
         return ""
 
     def _do_pytest(self, words: list[str]) -> str:
-        command = [sys.executable, "-m", "pytest", "-p", "no:randomly", "-p", "no:cacheprovider", *words]
+        plugins = ("pytest_trio.plugin", "trio_session.testing.plugin", "no:cacheprovider")
+        command = [sys.executable, "-m", "pytest", *(word for name in plugins for word in ("-p", name)), *words]
+        environment = {**self.environment, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}  # of this project's own plugins
         done = subprocess.run(
-            command, cwd=self.folder, env=self.environment, capture_output=True, text=True, timeout=2 * PATIENCE
+            command, check=False, cwd=self.folder, env=environment, capture_output=True, text=True, timeout=2 * PATIENCE
         )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
-    def _do_hypercorn(self, words: list[str]) -> str:
+    def _do_trio_session(self, words: list[str]) -> str:
         """Serve, in another window, at a free port."""
+        assert words[0] == "serve"
         self.close()
         self._port = free_port()
-        command = [sys.executable, "-m", "hypercorn", "--bind", f"127.0.0.1:{self._port}", *words]
+        command = [sys.executable, "-m", "trio_session.cli", *words, "--bind", f"127.0.0.1:{self._port}"]
         self._server = subprocess.Popen(
             command,
             cwd=self.folder,
@@ -206,9 +217,8 @@ def _commands(text: str) -> Iterator[tuple[str, str]]:
 
 _curl = ArgumentParser(prog="curl", add_help=False, allow_abbrev=False)
 _curl.add_argument("url")
-for flag in ("-s", "-i"):
+for flag in ("-s", "-i", "--parallel", "--no-progress-meter"):
     _curl.add_argument(flag, action="store_true")
-_curl.add_argument("--parallel", action="store_true")
 for option in ("-b", "-c", "-d", "-X"):
     _curl.add_argument(option)
 _curl.add_argument("-H", action="append", default=[])
@@ -239,15 +249,18 @@ def open_terminal(folder: Path, redis_url: str = "") -> Iterator[Terminal]:
         terminal.close()
 
 
-def follow(page: Path, terminal: Terminal) -> list[str]:
-    """Do everything a page says, from its top to its end; what the commands said."""
+def follow(page: Path, terminal: Terminal, *, begin: str | None = None, end: str | None = None) -> list[str]:
+    """Do what a page says between two headings; what the commands said. Files are as the page has left them by then."""
+    lines = page.read_text("utf-8").splitlines()
+    first = 0 if begin is None else lines.index(f"## {begin}")
+    last = len(lines) if end is None else lines.index(f"## {end}")
     said: list[str] = []
     for block in blocks_of_page(page):
-        name = file_name(block)
+        if block.line > last:
+            break
+        name = "pytest.ini" if block.language == "ini" else file_name(block)
         if name is not None:
             (terminal.folder / name).write_text(block.text, "utf-8")
-        elif block.language == "console":
+        elif block.language == "console" and block.line > first:
             said += terminal.run(block)
-        elif block.language == "ini":
-            (terminal.folder / "pytest.ini").write_text(block.text, "utf-8")
     return said

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import runpy
 from itertools import product
 
 import pytest
 
 from trio_session import SessionFinishedError, SessionNotLockedError, SessionNotReadError, SessionStateError
 from trio_session._states import TRANSITIONS, Action, State, step
+
+from .test_docs import ROOT
 
 
 @pytest.mark.parametrize(("state", "action"), list(product(State, Action)))
@@ -37,3 +40,10 @@ def test_every_state_can_be_reached_and_left() -> None:
     assert reached == {State.READ, State.LOCKED, State.LOST, State.FINISHED}
     left = {state for (state, _), after in TRANSITIONS.items() if after is not state}
     assert left == {State.UNREAD, State.READ, State.LOCKED, State.LOST}
+
+
+def test_the_docs_show_the_table() -> None:
+    """The picture and the table of docs/explanation/architecture.md are the code's; if not, run docs/_life_cycle.py."""
+    made = runpy.run_path(str(ROOT / "docs" / "_life_cycle.py"))
+    assert made["table"]() in (ROOT / "docs" / "explanation" / "architecture.md").read_text("utf-8")
+    assert made["PICTURE"].read_text("utf-8") == made["picture"]()
