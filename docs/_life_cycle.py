@@ -35,7 +35,8 @@ WORLD = (
 )
 
 
-HEAD = """<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 860 384" role="img" aria-label="The life cycle of a session"
+HEAD = """<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 860 384" role="img"
+  aria-label="The life cycle of a session"
   font-family="system-ui, sans-serif" font-size="13" fill="#1f2937">
 <style>.box, .arrow { fill: none; stroke: #475569; stroke-width: 1.5 } .box { fill: #fff }</style>
 <rect width="860" height="384" rx="10" fill="#f8fafc"/>
