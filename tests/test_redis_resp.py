@@ -6,7 +6,17 @@ import hiredis
 import pytest
 import redis.exceptions
 
-from trio_session.redis._resp import NOTHING, ServerError, Verdict, new_reader, pack, to_exception, verdict_on
+from trio_session.redis._resp import (
+    NOTHING,
+    ServerError,
+    Verdict,
+    feed,
+    new_reader,
+    next_reply,
+    pack,
+    to_exception,
+    verdict_on,
+)
 from trio_session.redis._scripts import SCRIPTS
 
 
@@ -45,12 +55,33 @@ def test_false_is_not_nothing() -> None:
     assert reader.gets() is NOTHING
 
 
-def test_no_reply_at_all() -> None:
-    """What is not Redis is told apart."""
+@pytest.mark.parametrize(
+    "words",
+    [
+        b"HTTP/1.1 400 Bad Request\r\n",
+        b"*2147483647\r\n",  # hiredis would take the memory for it at once, and seconds to give it back
+        b"%1\r\n*0\r\n:1\r\n",  # a key that no dict can have
+        b">2\r\n+message\r\n+hi\r\n",  # no reply: whoever took it for one would get the next one's ever after
+        b"%1\r\n+a\r\n:1\r\n",
+        b"#t\r\n",
+        b",1.5\r\n",
+        b"*1\r\n" * 100_000 + b":1\r\n",
+    ],
+)
+def test_no_reply_at_all(words: bytes) -> None:
+    """What is not Redis, or was not asked for, is told apart, and is one kind of error."""
     reader = new_reader()
-    reader.feed(b"HTTP/1.1 400 Bad Request\r\n")
     with pytest.raises(hiredis.ProtocolError):
-        reader.gets()
+        feed(reader, words)
+        next_reply(reader)
+
+
+def test_data_that_looks_like_a_reply() -> None:
+    """What is in the middle of a value may look like anything."""
+    reader = new_reader()
+    for words in (b"$12\r\n", b"*9999999", b"\r\n:1\r\n"):
+        feed(reader, words)
+    assert next_reply(reader) == b"*9999999\r\n:1"
 
 
 @pytest.mark.parametrize(

@@ -249,15 +249,22 @@ async def test_wake_ups_are_forbidden(server: RedisServer, client: Any, monkeypa
 async def test_wake_ups_that_make_no_sense(autojump_clock: MockClock, caplog: pytest.LogCaptureFixture) -> None:
     """Whatever else comes over the connection for wake-ups ends it, and it is made anew."""
     ready = greeting() + SUBSCRIBED
-    open_stream = Scripted(greeting() + PREPARED, ready + b"-ERR no\r\n", ready + b":1\r\n", ready)
+    no_start = greeting() + b"+OK\r\n"
+    open_stream = Scripted(greeting() + PREPARED, ready + b"-ERR no\r\n", no_start, ready + b":1\r\n", ready)
     async with open_redis_store("redis://cache.example", open_stream=open_stream) as store:
         await trio.sleep(5)
         assert store._topology.nodes[0].control.listening
-    for words in ("wake-ups: no connection: ERR no", "no connection: something other than a message", "back after"):
+    for words in (
+        "wake-ups: no connection: ERR no",
+        "no connection: something other than the start of a subscription",
+        "no connection: something other than a message",
+        "back after",
+    ):
         assert words in caplog.text
 
 
-async def test_answers_that_make_no_sense(autojump_clock: MockClock) -> None:
+@pytest.mark.parametrize("answer", [b"+OK\r\n", b"*1\r\n+x\r\n", b"*2\r\n:1\r\n:1\r\n", b"*2\r\n$-1\r\n:0\r\n"])
+async def test_answers_that_make_no_sense(autojump_clock: MockClock, answer: bytes) -> None:
     """What no script of ours can have said is an error, not a session."""
     server = Scripted(greeting() + PREPARED, greeting() + SUBSCRIBED)
     async with open_redis_store("redis://cache.example", open_stream=server) as store, trio.open_nursery() as n:
@@ -268,7 +275,47 @@ async def test_answers_that_make_no_sense(autojump_clock: MockClock) -> None:
 
         n.start_soon(load)
         await wait_all_tasks_blocked()
-        await server.streams[0].send_all(b"+OK\r\n")
+        await server.streams[0].send_all(answer)
+
+
+@pytest.mark.parametrize("answer", [b"+OK\r\n", b"*0\r\n", b"$-1\r\n"])
+async def test_an_answer_to_a_commit_that_makes_no_sense(autojump_clock: MockClock, answer: bytes) -> None:
+    """Whether it was made, nobody knows; that the session has ended, nobody has said."""
+    server = Scripted(greeting() + PREPARED, greeting() + SUBSCRIBED)
+    async with open_redis_store("redis://cache.example", open_stream=server) as store, trio.open_nursery() as nursery:
+        nursery.start_soon(fails, store)
+        await wait_all_tasks_blocked()
+        await server.streams[0].send_all(answer)
+
+
+async def test_an_answer_to_a_renewal_that_makes_no_sense(autojump_clock: MockClock) -> None:
+    """A lock that the server does not say we have is lost."""
+    server = Scripted(greeting() + PREPARED, greeting() + SUBSCRIBED)
+    async with open_redis_store("redis://cache.example", open_stream=server) as store, trio.open_nursery() as nursery:
+
+        async def renew() -> None:
+            assert await store.renew([(KEY, "t1"), (KEY, "t2")], lease=5) == [False, True]
+
+        nursery.start_soon(renew)
+        await wait_all_tasks_blocked()
+        await server.streams[0].send_all(b"*0\r\n:1\r\n")
+
+
+@pytest.mark.parametrize(
+    "talk",
+    [
+        b"*2\r\n*0\r\n*0\r\n",  # no dict has such a key
+        b"*2\r\n$7\r\nversion\r\n$5000\r\n" + b"9" * 5000 + b"\r\n",  # a number longer than Python reads
+        b"%1\r\n*0\r\n:1\r\n",
+        b"*2147483647\r\n",
+        b"SSH-2.0-OpenSSH_9.2\r\n",
+    ],
+)
+async def test_what_is_no_redis_server_is_refused(autojump_clock: MockClock, talk: bytes) -> None:
+    """Whatever it says for a greeting: the store does not open, and says why."""
+    with pytest.raises(StorageUnavailableError, match=r"cache\.example"):
+        async with open_redis_store("redis://cache.example", open_stream=Scripted(talk)):
+            pass
 
 
 # -- writes whose answers get lost ------------------------------------------------------------------------------------

@@ -10,6 +10,13 @@ _STORE = "trio_session/redis/_store.py"
 _TOPOLOGY = "trio_session/redis/_topology.py"
 
 REDIS_MUTANTS: tuple[Mutant, ...] = (
+    Mutant(
+        name="what a server pushes is taken for a reply",
+        file="trio_session/redis/_resp.py",
+        old="    if type(reply) not in _REPLIES:",
+        new="    if False:",
+        tests=("tests/test_redis_resp.py::test_no_reply_at_all",),
+    ),
     # -- scripts
     Mutant(
         name="a commit does not look at the version",

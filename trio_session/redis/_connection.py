@@ -17,7 +17,7 @@ from redis.connection import SSLConnection, UnixDomainSocketConnection, parse_ur
 
 from .._config import RedisConnection
 from .._errors import ConfigError
-from ._resp import NOTHING, Reply, ServerError, Verdict, new_reader, pack, to_exception, verdict_on
+from ._resp import NOTHING, Reply, ServerError, Verdict, feed, new_reader, next_reply, pack, to_exception, verdict_on
 
 __all__ = ["CONNECT_TIMEOUT", "LINK_ERRORS", "OLDEST", "Address", "Connection", "OpenStream", "Prepare", "RefusedError"]
 
@@ -77,7 +77,7 @@ class Connection:
                 return
         if not data:
             raise redis.exceptions.ConnectionError("the server closed the connection")
-        self.reader.feed(data)
+        feed(self.reader, data)
 
     def write_at_once(self, data: bytes) -> int:
         """Write as much as can be written without waiting; how much that was. Nobody may be writing."""
@@ -99,9 +99,10 @@ class Connection:
         Raises:
             redis.exceptions.ConnectionError: there will be none.
         """
-        while (reply := self.reader.gets()) is NOTHING:
+        reply: Reply
+        while (reply := next_reply(self.reader)) is NOTHING:
             await self.feed()
-        return reply  # type: ignore[no-any-return]
+        return reply
 
 
 Prepare = Callable[[Connection], Awaitable[None]]
@@ -209,11 +210,12 @@ def _refusal(error: ServerError, what: str = "") -> Exception:
 def _check_greeting(greeting: Reply) -> None:
     if isinstance(greeting, ServerError):
         raise _refusal(greeting)
-    said = dict(zip(greeting[::2], greeting[1::2], strict=False)) if isinstance(greeting, list) else {}
+    pairs = zip(greeting[::2], greeting[1::2], strict=False) if isinstance(greeting, list) else ()
+    said = {name: value for name, value in pairs if isinstance(name, bytes)}
     number = said.get(b"version")
     if not isinstance(number, bytes):
         raise RefusedError("it does not greet as Redis does")
-    version = number.decode("ascii", "replace")
+    version = number[:20].decode("ascii", "replace")
     parts = tuple(int(part) for part in version.split(".")[:2] if part.isdecimal())
     if parts < OLDEST:
         raise RefusedError(f"Redis {version} is too old, at least 6.2 is needed")

@@ -63,6 +63,11 @@ class Control:
         (reply,) = await connection.ask(("SUBSCRIBE", self._channel))
         if isinstance(reply, ServerError):
             raise RefusedError(str(reply)) from to_exception(reply)  # nobody has to wait for the next attempt
+        match reply:
+            case [b"subscribe", _, 1]:
+                pass
+            case _:
+                raise redis.exceptions.InvalidResponse("something other than the start of a subscription")
 
     async def _serve(self, connection: Connection) -> NoReturn:
         self._change(listening=True)

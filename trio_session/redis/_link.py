@@ -21,7 +21,7 @@ import trio
 from trio.lowlevel import Abort, Task
 
 from ._connection import LINK_ERRORS, Connection
-from ._resp import NOTHING, Reply, pack
+from ._resp import NOTHING, Reply, next_reply, pack
 from ._supervisor import Supervisor
 
 __all__ = ["Command", "Link"]
@@ -281,7 +281,7 @@ class Link:
         while True:
             await connection.feed()
             self._heard_at = trio.current_time()
-            while (reply := reader.gets()) is not NOTHING:
+            while (reply := next_reply(reader)) is not NOTHING:
                 if not sent:
                     raise redis.exceptions.InvalidResponse("a reply that nobody has asked for")
                 command = sent.popleft()

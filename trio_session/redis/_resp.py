@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from enum import Enum
-from typing import Final, TypeAlias
+from typing import Any, Final, TypeAlias
 
 import hiredis
 import redis.exceptions
@@ -15,8 +15,10 @@ __all__ = [
     "ServerError",
     "Verdict",
     "bulk",
+    "feed",
     "in_script",
     "new_reader",
+    "next_reply",
     "pack",
     "to_exception",
     "verdict_on",
@@ -45,6 +47,40 @@ def bulk(value: bytes | str | int) -> bytes:
 def new_reader() -> hiredis.Reader:
     """A parser for one connection."""
     return hiredis.Reader(notEnoughData=NOTHING)
+
+
+# hiredis makes room for as many elements as a reply announces, and takes seconds to give it back.
+_is_endless: Final = re.compile(rb"[*~%>|][0-9]{7}").match
+
+
+def feed(reader: hiredis.Reader, data: bytes) -> None:
+    """Give bytes to a parser.
+
+    Raises:
+        hiredis.ProtocolError: they begin a reply of a million elements or more.
+    """
+    if _is_endless(data) and not reader.has_data():
+        raise hiredis.ProtocolError("a reply without end")
+    reader.feed(data)
+
+
+_REPLIES: Final = frozenset({bytes, int, list, type(None), ServerError, type(NOTHING)})
+
+
+def next_reply(reader: hiredis.Reader) -> Any:
+    """The next `Reply`, or `NOTHING`.
+
+    Raises:
+        hiredis.ProtocolError: a server that we have greeted as Redis does not say that.
+    """
+    try:
+        reply = reader.gets()
+    except (MemoryError, TypeError) as error:  # a length that no server means; a dict of RESP3 whose key is a list
+        raise hiredis.ProtocolError("a reply that cannot be") from error
+    if type(reply) not in _REPLIES:
+        # RESP3, which was not asked for. What it pushes is no reply at all: all that follow would miss their callers.
+        raise hiredis.ProtocolError(f"a reply of RESP3: {type(reply).__name__}")
+    return reply
 
 
 class Verdict(Enum):

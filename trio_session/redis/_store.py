@@ -62,6 +62,7 @@ _UNTAGGED: Final = str.maketrans("", "", "{}")
 
 _HEADER: Final = 33  # bytes; see scripts/_reading.lua
 _END_OF: Final[dict[bytes, EndReason]] = {b"d": "destroyed", b"o": "orphaned", b"r": "replaced", b"": "expired"}
+_KINDS: Final = _END_OF.keys() | {b"=", b"?"}  # what a write may find instead of the version it is to replace
 _KIND_OF: Final[dict[EndReason, str]] = {reason: kind.decode() for kind, reason in _END_OF.items()}
 
 
@@ -244,7 +245,7 @@ class RedisStore(SessionStore):
         commands = await node.link.call_all([RENEW.call(each) for each in arguments])
         held: list[bool] = []
         for command, each in zip(commands, arguments, strict=True):
-            if command.reply not in {0, 1}:
+            if not isinstance(command.reply, int):
                 command = await self._topology.persist(node, RENEW, each, command)
             held.append(command.reply == 1)
         return held
@@ -294,10 +295,11 @@ def _may_go_on(reign: tuple[int, float] | None) -> bool:
 
 def _loaded(reply: Reply, *, granted_at: float) -> Loaded:
     """What the scripts have read; scripts/_reading.lua has the format."""
-    if not isinstance(reply, list):
-        raise StorageUnavailableError(f"the server's answer makes no sense: {type(reply).__name__}")
-    value, slid = reply
-    assert isinstance(value, bytes)
+    match reply:
+        case [bytes(value), int(slid)]:
+            pass
+        case _:
+            raise StorageUnavailableError(f"the server's answer makes no sense: {type(reply).__name__}")
     if not value:
         return Loaded(granted_at=granted_at)
     if value[:3] == b"ts1" and len(value) >= _HEADER:
@@ -321,7 +323,7 @@ def _written(command: Command) -> int:
             raise LockLostError
         case -1 if command.sends == 1:
             raise LockLostError
-        case bytes(kind):
+        case bytes(kind) if kind in _KINDS:
             raise SessionEndedError(_END_OF.get(kind, "replaced"))
         case _:
             raise CommitUnknownError
