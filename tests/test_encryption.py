@@ -333,6 +333,18 @@ async def test_a_lost_key_ends_no_session(autojump_clock: MockClock) -> None:
         assert await read(old, id) == {}
 
 
+async def test_a_key_that_is_gone_for_good(autojump_clock: MockClock) -> None:
+    """Who says so gives up what cannot be read: its users begin anew, in the same session, and can log in again."""
+    store = LocalStore()
+    async with processes(store, EncryptedCodec([OLD])) as (manager,):
+        id = await start(manager, DATA)
+    config = SessionConfig(codec=EncryptedCodec([NEW]), undecodable="discard")
+    async with open_session_manager(config, store=store) as manager:
+        assert await read(manager, id) == {}
+        await manager.session(id).put("user", 8)
+        assert await read(manager, id) == {"user": 8}
+
+
 async def test_a_new_id_is_a_new_place(autojump_clock: MockClock) -> None:
     """A login moves the record, so it is encrypted for where it goes."""
     async with processes(LocalStore(), EncryptedCodec([NEW])) as (manager,):
