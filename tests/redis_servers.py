@@ -19,7 +19,7 @@ import redis.exceptions
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-__all__ = ["RedisServer", "binaries", "redis_server"]
+__all__ = ["RedisServer", "binaries", "free_port", "redis_server"]
 
 _MISSING = (
     "no Redis server found: install redis-server or valkey-server (Debian: apt-get install redis-server), "
@@ -77,12 +77,16 @@ class RedisServer:
         once = Retry(NoBackoff(), 0)
         return redis.Redis(unix_socket_path=str(self.socket), protocol=2, retry=once, **options)
 
+    def arguments(self) -> list[str]:
+        """What comes first on its command line."""
+        return []
+
     def start(self) -> None:
         """Start it, and wait until it answers."""
-        command = [str(self.binary), "--port", str(self.port), "--dir", str(self.directory)]
+        command = [str(self.binary), *self.arguments(), "--port", str(self.port), "--dir", str(self.directory)]
         command += ["--unixsocket", str(self.socket), "--bind", "127.0.0.1"]
         for name, value in self.options.items():
-            command += [f"--{name.replace('_', '-')}", str(value)]
+            command += [f"--{name.replace('_', '-')}", *(str(value).split() or [""])]
         self.socket.unlink(missing_ok=True)
         with (self.directory / "log").open("ab") as log:
             self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)

@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
+from trio_session import RedisConnection, SessionConfig
 from trio_session._codec import MsgpackCodec
-from trio_session._config import RedisConnection, SessionConfig
 from trio_session._errors import ConfigError
 
 
@@ -181,6 +181,15 @@ def test_a_config_is_a_value() -> None:
         (RedisConnection(url="rediss://eve:pass@h:1/2?password=pass"), "rediss://h:1/2"),
         (RedisConnection(url="unix://eve:pass@/run/r@1.sock"), "unix:///run/r@1.sock"),
         (RedisConnection(url="redis://eve:pa@ss@[::1]"), "redis://[::1]"),
+        (
+            RedisConnection(url="redis+sentinel://eve:pass@s1,s2:26380/mine/1?sentinel_password=pass"),
+            "redis+sentinel://s1,s2:26380/mine/1",
+        ),
+        (
+            RedisConnection(scheme="redis+sentinel", host="s1,s2", port=1, service="mine", sentinel_password="pass"),
+            "redis+sentinel://s1,s2:1/mine/0",
+        ),
+        (RedisConnection(scheme="rediss+cluster", host="n1,n2:7", password="pass"), "rediss+cluster://n1,n2:7/0"),
     ],
 )
 def test_a_connection_shows_no_password(connection: RedisConnection, text: str) -> None:
@@ -205,6 +214,15 @@ def test_a_connection_shows_no_password(connection: RedisConnection, text: str) 
         ("url", "redis://[secret"),
         ("url", "redis://localhost:secret"),
         ("url", "redis://localhost:65536"),
+        ("url", "redis+sentinel://s1,s2"),
+        ("url", "redis+sentinel://s1,s2/mine/secret"),
+        ("url", "redis+sentinel://:secret@s1,,s2/mine"),
+        ("url", "redis+sentinel://s1:secret,s2/mine"),
+        ("url", "redis+sentinel://s1,s2:65536/mine"),
+        ("url", "redis+sentinel://:sec/ret@s1/mine"),
+        ("url", "redis+cluster://n1,n2/1"),
+        ("url", "redis+cluster://"),
+        ("url", "redis://one,two:1"),
         ("url", "unix://"),
         ("url", "unix://run/redis.sock"),
         ("scheme", "http"),
@@ -213,6 +231,9 @@ def test_a_connection_shows_no_password(connection: RedisConnection, text: str) 
         ("port", "6379"),
         ("port", 0),
         ("port", 65_536),
+        ("service", 1),
+        ("sentinel_username", 1),
+        ("sentinel_password", b"p"),
         ("username", b"u"),
         ("password", 1),
         ("db", -1),
@@ -225,6 +246,22 @@ def test_a_wrong_connection_is_named(name: str, value: object) -> None:
     assert "secret" not in str(caught.value)
     assert caught.value.__cause__ is None
     assert caught.value.__suppress_context__
+
+
+@pytest.mark.parametrize(
+    ("fields", "problem"),
+    [
+        ({"scheme": "redis+sentinel"}, "service must be the name that the Sentinels have"),
+        ({"scheme": "redis+sentinel", "service": "a b"}, "service must be the name that the Sentinels have"),
+        ({"scheme": "redis+sentinel", "service": "mine", "host": "s1;s2"}, "host must be hosts with commas"),
+        ({"scheme": "redis+cluster", "host": "n1:0"}, "host must be hosts with commas"),
+        ({"scheme": "redis+cluster", "db": 1}, "db must be 0"),
+    ],
+)
+def test_what_sentinels_and_clusters_need(fields: dict[str, Any], problem: str) -> None:
+    """Several hosts, the name of a service, no database: the message says which."""
+    with pytest.raises(ConfigError, match=f"^{problem}"):
+        RedisConnection(**fields)
 
 
 def test_a_socket_has_a_path() -> None:
@@ -281,6 +318,21 @@ def test_every_variable() -> None:
 def test_the_secure_switch(text: str, secure: object) -> None:
     """Yes, no, or as the request came."""
     assert SessionConfig.from_env({"SESSION_SECURE_COOKIE": text}).secure == secure
+
+
+def test_sentinels_in_the_environment() -> None:
+    """Their hosts, what they call the primary, and their own credentials."""
+    environ = {
+        "REDIS_SCHEME": "redis+sentinel",
+        "REDIS_HOST": "s1,s2",
+        "REDIS_SERVICE": "mine",
+        "REDIS_SENTINEL_USERNAME": "u",
+        "REDIS_SENTINEL_PASSWORD": "p",
+    }
+    expected = RedisConnection(
+        scheme="redis+sentinel", host="s1,s2", service="mine", sentinel_username="u", sentinel_password="p"
+    )
+    assert SessionConfig.from_env(environ).redis == {"default": expected}
 
 
 def test_a_named_connection_has_its_own_variables() -> None:

@@ -30,6 +30,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
         "_ids",
         "_known",
         "_places",
+        "_redis_connection",
         "_settings",
         "_states",
         "_working",

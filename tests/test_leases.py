@@ -67,12 +67,14 @@ class FaultyStore(SessionStore):
     def release(self, key: str, token: str) -> None:
         self.store.release(key, token)
 
-    async def renew(self, locks: Sequence[tuple[str, str]], *, lease: float) -> list[bool]:
+    async def renew(self, locks: Sequence[tuple[str, str]], *, lease: float) -> Sequence[bool | None]:
         self.renewed.append(trio.current_time())
         if self.renewal == "hangs":
             await trio.sleep_forever()
         if self.renewal == "fails":
             raise StorageUnavailableError("the line is cut")
+        if self.renewal == "is unknown":
+            return [None] * len(locks)
         if self.renewal == "is refused":
             return [False] * len(locks)
         return await self.store.renew(locks, lease=lease)
@@ -206,7 +208,7 @@ async def test_a_record_that_expires_under_its_lock_stays_gone(autojump_clock: M
 # -- loss ------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("renewal", ["fails", "hangs"])
+@pytest.mark.parametrize("renewal", ["fails", "hangs", "is unknown"])
 async def test_a_lease_that_cannot_be_renewed_cancels_its_body(renewal: str, autojump_clock: MockClock) -> None:
     """The body ends before the lease does, nothing is written, and the lock is free for others."""
     store = FaultyStore()

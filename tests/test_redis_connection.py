@@ -14,7 +14,7 @@ from trio.testing import MockClock, memory_stream_pair
 from trio_session import ConfigError, RedisConnection, StorageUnavailableError
 from trio_session.abc import Lifetime
 from trio_session.redis import open_redis_store
-from trio_session.redis._connection import Address
+from trio_session.redis._address import Destination
 from trio_session.redis._scripts import SCRIPTS
 
 from .redis_servers import RedisServer, binaries, free_port, redis_server
@@ -44,9 +44,61 @@ AT_ONCE = 1.5  # seconds; patience would take two
 )
 def test_addresses(connection: RedisConnection, name: str, login: tuple[object, ...]) -> None:
     """What the configuration says is where we go, and as whom."""
-    address = Address.of(connection)
+    address = Destination.of(connection).data
     assert str(address) == name
     assert (address.username, address.password, address.db) == login
+
+
+@pytest.mark.parametrize(
+    ("connection", "name", "servers", "service"),
+    [
+        (
+            RedisConnection(url="redis+sentinel://u:p%40@s1,[::1]:7/mine/2?sentinel_username=s&sentinel_password=q%2F"),
+            "redis+sentinel://s1:26379,[::1]:7/mine/2",
+            [("s1", 26379, "s", "q/", None), ("::1", 7, "s", "q/", None)],
+            ("mine", "u", "p@", 2),
+        ),
+        (
+            RedisConnection(url="redis+sentinel://s1/mine"),
+            "redis+sentinel://s1:26379/mine/0",
+            [("s1", 26379, None, None, None)],
+            ("mine", None, None, 0),
+        ),
+        (
+            RedisConnection(scheme="redis+sentinel", host="s1, s2:7", port=8, service="mine", password="p", db=1),
+            "redis+sentinel://s1:8,s2:7/mine/1",
+            [("s1", 8, None, None, None), ("s2", 7, None, None, None)],
+            ("mine", None, "p", 1),
+        ),
+        (
+            RedisConnection(url="redis+cluster://u:p@n1,n2:7"),
+            "redis+cluster://n1:6379,n2:7/0",
+            [("n1", 6379, "u", "p", 0), ("n2", 7, "u", "p", 0)],
+            ("", "u", "p", 0),
+        ),
+        (
+            RedisConnection(scheme="rediss+cluster", host="n1", password="p"),
+            "rediss+cluster://n1:6379/0",
+            [("n1", 6379, None, "p", 0)],
+            ("", None, "p", 0),
+        ),
+    ],
+)
+def test_destinations(
+    connection: RedisConnection, name: str, servers: list[tuple[object, ...]], service: tuple[object, ...]
+) -> None:
+    """Sentinels have credentials of their own, and no database; the nodes of a cluster have the same ones."""
+    there = Destination.of(connection)
+    assert str(there) == name
+    assert [(each.host, each.port, each.username, each.password, each.db) for each in there.addresses] == servers
+    assert (there.service, there.data.username, there.data.password, there.data.db) == service
+    assert (there.data.tls is not None) is name.startswith("rediss")
+
+
+def test_the_nodes_of_a_cluster_that_was_found_through_a_socket() -> None:
+    """They are known by host and port."""
+    address = Destination.of(RedisConnection(url="unix:///run/r.sock")).data
+    assert str(address.at("n1", 7)) == "redis://n1:7/0"
 
 
 @pytest.mark.parametrize("text", [str, repr])
@@ -57,7 +109,7 @@ def test_addresses_show_no_credentials(text: Callable[[object], str]) -> None:
         RedisConnection(username="somebody", password="secret"),
         RedisConnection(url="unix://somebody:secret@/run/r.sock"),
     ):
-        shown = text(Address.of(connection))
+        shown = text(Destination.of(connection).data)
         assert "secret" not in shown
         assert "somebody" not in shown
 

@@ -15,7 +15,8 @@ from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
 
 from trio_session import RedisConnection
 from trio_session._tasks import open_service_nursery
-from trio_session.redis._connection import Address, Connection
+from trio_session.redis._address import Destination
+from trio_session.redis._connection import Connection
 from trio_session.redis._link import Command, Link
 from trio_session.redis._resp import Reply, pack
 from trio_session.redis._supervisor import PATIENCE
@@ -78,16 +79,18 @@ class Peer:
 class Call:
     """A caller in a task of its own, and what it got."""
 
-    def __init__(self, link: Link, nursery: trio.Nursery, word: str, *, insists: bool = False) -> None:
+    def __init__(
+        self, link: Link, nursery: trio.Nursery, word: str, *, insists: bool = False, asking: bool = False
+    ) -> None:
         self.payload = pack(("ECHO", word))
         self.command: Command | None = None
         self.ended_at = inf
         self.scope = trio.CancelScope()
-        nursery.start_soon(self._run, link, insists)
+        nursery.start_soon(self._run, link, insists, asking)
 
-    async def _run(self, link: Link, insists: bool) -> None:
+    async def _run(self, link: Link, insists: bool, asking: bool) -> None:
         with self.scope:
-            self.command = await link.call(self.payload, insists=insists)
+            self.command = await link.call(self.payload, insists=insists, asking=asking)
         self.ended_at = trio.current_time()
 
     @property
@@ -114,10 +117,10 @@ class Bench:
         self.link = link
         self.nursery = nursery
 
-    async def call(self, *words: str, insists: bool = False) -> list[Call]:
+    async def call(self, *words: str, insists: bool = False, asking: bool = False) -> list[Call]:
         calls: list[Call] = []
         for word in words:
-            calls.append(Call(self.link, self.nursery, word, insists=insists))
+            calls.append(Call(self.link, self.nursery, word, insists=insists, asking=asking))
             await wait_all_tasks_blocked()
         return calls
 
@@ -301,7 +304,7 @@ async def test_no_reply_ever_reaches_the_wrong_caller(capsys: pytest.CaptureFixt
             cancelled += scope.cancelled_caught
 
     with redis_server() as server:
-        address = Address.of(RedisConnection(url=server.url))
+        address = Destination.of(RedisConnection(url=server.url)).data
         link = Link(str(address), partial(address.connect, nothing_more))
         async with open_service_nursery() as start:
             start(link.run)

@@ -11,9 +11,13 @@ import redis.exceptions
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
+from trio_session._tasks import open_service_nursery
+from trio_session.redis._connection import Connection
+from trio_session.redis._link import Link
+from trio_session.redis._resp import pack
 from trio_session.redis._supervisor import PATIENCE
 
-from .test_redis_link import NAME, Bench, Call, open_bench, payloads, refused
+from .test_redis_link import NAME, Bench, Call, Peer, open_bench, payloads, refused
 
 SILENCE = 2.0  # seconds
 MOST = 10_000  # commands under way
@@ -54,6 +58,72 @@ async def test_half_a_reply_is_forgotten_with_its_connection(mock_clock: MockClo
         await wait_all_tasks_blocked()
         await bench.peer.say(b"$4\r\nmine\r\n")
         assert call.reply == b"mine"
+
+
+async def test_asking_goes_with_its_command(mock_clock: MockClock) -> None:
+    """Nothing comes between the two, the second reply counts, and what is sent again is sent again as a whole."""
+    async with open_bench() as bench:
+        asking = pack(("ASKING",))
+        (first,) = await bench.call("first", asking=True)
+        (other,) = await bench.call("other")
+        assert bench.peer.heard() == asking + payloads("first") + payloads("other")
+        await bench.peer.say(b"+OK\r\n")
+        assert first.waits
+        await bench.peer.hang_up()
+        mock_clock.jump(0.2)
+        await wait_all_tasks_blocked()
+        assert bench.peer.heard() == asking + payloads("first", "other")
+        await bench.peer.say(b"+OK\r\n", b"+1\r\n", b"+2\r\n")
+        assert (first.reply, other.reply) == (b"1", b"2")
+        (last,) = await bench.call("last", asking=True)
+        await bench.peer.say(b"+OK\r\n")
+        bench.peer.refusal = refused()
+        await bench.peer.hang_up()
+        mock_clock.jump(2 * PATIENCE)
+        await wait_all_tasks_blocked()
+        assert last.failure == "connection refused"
+
+
+async def test_a_better_server(mock_clock: MockClock) -> None:
+    """Who hears of one goes there at once, whatever the link is doing."""
+    async with open_bench() as bench:
+        reason = redis.exceptions.ConnectionError("there is a better one")
+        (call,) = await bench.call("call")
+        bench.link.leave(reason)
+        await wait_all_tasks_blocked()
+        assert bench.peer.connections == 2  # without a pause
+        assert bench.link.is_up
+        await bench.peer.say(b"+1\r\n")
+        assert call.reply == b"1"
+        bench.peer.refusal = refused()
+        await bench.peer.hang_up()
+        mock_clock.jump(0.2)
+        await wait_all_tasks_blocked()
+        attempts = bench.peer.connections
+        assert not bench.link.is_up
+        bench.peer.refusal = None
+        bench.link.leave(reason)
+        await wait_all_tasks_blocked()
+        assert bench.peer.connections == attempts + 1
+        assert bench.link.is_up
+
+
+async def test_a_better_server_in_the_last_moment(mock_clock: MockClock) -> None:
+    """A connection that was made while the news came is not used."""
+    peer = Peer()
+    links: list[Link] = []
+
+    async def connect() -> Connection:
+        connection = await peer.connect()
+        if peer.connections == 1:
+            links[0].leave(redis.exceptions.ConnectionError("there is a better one"))
+        return connection
+
+    links.append(Link(NAME, connect))
+    async with open_service_nursery() as start:
+        start(links[0].run)
+        await links[0].opened()
+        assert peer.connections == 2
 
 
 async def test_patience_ends(autojump_clock: MockClock) -> None:

@@ -102,6 +102,12 @@ def test_data_that_looks_like_a_reply() -> None:
         ("WRONGPASS invalid username-password pair", Verdict.GIVE_UP, redis.exceptions.AuthenticationError),
         ("WRONGTYPE Operation against a key", Verdict.GIVE_UP, redis.exceptions.ResponseError),
         ("ERR unknown command 'EVALSHA'", Verdict.GIVE_UP, redis.exceptions.ResponseError),
+        # A script that used up the last key of a queue, in a slot that is being moved.
+        (
+            "ERR Script attempted to access a non local key in a cluster node script: 5f3e, on @user_script:9.",
+            Verdict.WAIT,
+            redis.exceptions.ResponseError,
+        ),
         # Redis 6.2 puts what a script ran into behind words of its own.
         (
             "ERR Error running script (call to f_0d6d): @user_script:7: @user_script: 7: -OOM command not allowed",

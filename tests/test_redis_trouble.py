@@ -11,8 +11,9 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from trio_session import CommitUnknownError, LockLostError, RedisConnection, SessionEndedError, StorageUnavailableError
-from trio_session.redis import RedisStore, _connection, open_redis_store
-from trio_session.redis._connection import Address, Connection
+from trio_session.redis import RedisStore, _address, _connection, open_redis_store
+from trio_session.redis._address import Destination
+from trio_session.redis._connection import Connection
 
 from .redis_servers import RedisServer, free_port
 from .test_redis_connection import PREPARED, SUBSCRIBED, Scripted, greeting
@@ -369,8 +370,8 @@ async def test_a_commit_that_connections_die_of(autojump_clock: MockClock) -> No
 
 async def test_the_kernel_watches_idle_connections(server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """A peer that is gone is found without a timer of ours; also where the kernel knows fewer options."""
-    monkeypatch.setattr(_connection, "_KEEPALIVE", (("TCP_KEEPCNT", 3), ("TCP_OF_ANOTHER_SYSTEM", 1)))
-    stream = await Address.of(RedisConnection(url=server.url)).open_stream()
+    monkeypatch.setattr(_address, "_KEEPALIVE", (("TCP_KEEPCNT", 3), ("TCP_OF_ANOTHER_SYSTEM", 1)))
+    stream = await Destination.of(RedisConnection(url=server.url)).data.open_stream()
     async with stream:
         assert isinstance(stream, trio.SocketStream)
         assert stream.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)

@@ -285,7 +285,7 @@ async def test_a_new_lease_was_forgotten_while_others_were_renewed(autojump_cloc
             await trio.sleep(delay)
             return loaded
 
-        async def renew(self, locks: Sequence[tuple[str, str]], *, lease: float) -> list[bool]:
+        async def renew(self, locks: Sequence[tuple[str, str]], *, lease: float) -> Sequence[bool | None]:
             await trio.sleep(1.2)
             return await super().renew(locks, lease=lease)
 
@@ -308,7 +308,7 @@ async def test_a_renewal_that_came_too_late_revived_a_lost_lock(autojump_clock: 
     """Its body is being cancelled already: the loss is counted, and raised."""
 
     class Late(FaultyStore):
-        async def renew(self, locks: Sequence[tuple[str, str]], *, lease: float) -> list[bool]:
+        async def renew(self, locks: Sequence[tuple[str, str]], *, lease: float) -> Sequence[bool | None]:
             if not self.renewed:
                 self.renewed.append(trio.current_time())
                 raise StorageUnavailableError("the line is cut")
@@ -333,7 +333,7 @@ async def test_a_bug_in_a_store_s_renewal_took_the_manager_down(
     """It is logged; the leases lapse as if the store were down, and the user's exceptions stay bare."""
 
     class Buggy(FaultyStore):
-        async def renew(self, locks: Sequence[tuple[str, str]], *, lease: float) -> list[bool]:
+        async def renew(self, locks: Sequence[tuple[str, str]], *, lease: float) -> Sequence[bool | None]:
             raise OSError("a bug")
 
     async with opened(Buggy(), lock_lease=3.0) as manager:

@@ -5,7 +5,8 @@ application, and `open_session_manager()` to programs without one. What a sessio
 
 The house, from the ground up:
 
-    ground floor    _errors _settings _config _codec _encryption _ids _cookies _states _known _working _generators
+    ground floor    _errors _settings _redis_connection _config _codec _encryption _ids _cookies _states _known
+                    _working _generators
     one lock        _gate (this process's queue) · a store (all processes; abc, _local_store, .redis) · _leases; _locks;
                     _instruments (who is told)
     one session     _lifecycle (the machine), _block (a lock held) · _session (its face) · _engine, _manager (shared)
@@ -17,7 +18,7 @@ from __future__ import annotations
 import typing as _typing
 
 from ._codec import MsgpackCodec as MsgpackCodec
-from ._config import RedisConnection as RedisConnection, SessionConfig as SessionConfig
+from ._config import SessionConfig as SessionConfig
 from ._encryption import EncryptedCodec as EncryptedCodec
 from ._errors import (
     CommitUnknownError as CommitUnknownError,
@@ -39,6 +40,7 @@ from ._local_store import LocalStore as LocalStore
 from ._locks import SessionStatistics as SessionStatistics
 from ._manager import SessionManager as SessionManager, open_session_manager as open_session_manager
 from ._middleware import SessionMiddleware as SessionMiddleware, get_session as get_session
+from ._redis_connection import RedisConnection as RedisConnection
 from ._session import Session as Session
 from .abc import (
     Codec as Codec,

@@ -10,17 +10,16 @@ from dataclasses import dataclass, field
 from functools import partial
 from math import inf
 from typing import Literal, final
-from urllib.parse import urlsplit
 
 from ._encryption import EncryptedCodec
 from ._errors import ConfigError
+from ._redis_connection import RedisConnection, redis_from_env
 from ._settings import (
     check_choice,
     check_int,
     check_seconds,
     check_type,
     construct,
-    to_int,
     to_minutes,
     to_switch,
     wrong,
@@ -38,57 +37,6 @@ _LONGEST_COMMIT = 240.0  # seconds
 _is_token = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+").fullmatch  # RFC 6265 4.1.1
 _is_path = re.compile(r"/[ -:<-~]*").fullmatch  # RFC 6265 4.1.1: printable ASCII but ";"
 _is_domain = re.compile(r"\.?[0-9A-Za-z_-]+(\.[0-9A-Za-z_-]+)*").fullmatch
-
-
-@final
-@dataclass(frozen=True, slots=True, kw_only=True, repr=False)
-class RedisConnection:
-    """Where a Redis server is: a `url`, or else the other fields.
-
-        RedisConnection(url="rediss://user:password@cache.example:6380/1")
-        RedisConnection(scheme="unix", host="/run/redis/redis.sock")
-
-    Its repr shows neither user nor password.
-
-    Attributes:
-        url: begins with `redis://`, `rediss://` (TLS) or `unix://`; special characters in its
-            user and password are percent-encoded. The other fields then count for nothing.
-        scheme: `redis`, `rediss` or `unix`.
-        host: a name or address; with `unix`, the path of the socket.
-        db: the number of the database.
-    """
-
-    url: str | None = None
-    scheme: Literal["redis", "rediss", "unix"] = "redis"
-    host: str = "127.0.0.1"
-    port: int = 6379
-    username: str | None = None
-    password: str | None = None
-    db: int = 0
-
-    def __post_init__(self) -> None:
-        if self.url is not None:
-            _check_url("url", self.url)
-        check_choice("scheme", self.scheme, "redis", "rediss", "unix")
-        check_type("host", self.host, str, "a str")
-        if self.scheme == "unix" and not self.host.startswith("/"):
-            wrong("host", "must be the path of a socket if scheme is 'unix'")
-        if not self.host:
-            wrong("host", "must not be empty")
-        check_int("port", self.port, 1, 65_535)
-        check_type("username", self.username, (str, type(None)), "a str or None")
-        check_type("password", self.password, (str, type(None)), "a str or None")
-        check_int("db", self.db, 0)
-
-    def __repr__(self) -> str:
-        if self.url is not None:
-            parts = urlsplit(self.url)
-            where = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
-        elif self.scheme == "unix":
-            where = f"unix://{self.host}?db={self.db}"
-        else:
-            where = f"{self.scheme}://{self.host}:{self.port}/{self.db}"
-        return f"<RedisConnection {where}>"
 
 
 @final
@@ -263,8 +211,9 @@ class SessionConfig:
         `SESSION_COOKIE_NAME`, `SESSION_DOMAIN`, `SESSION_SECURE_COOKIE` (true, false or auto),
         `SESSION_SAME_SITE`, `SESSION_KEYS` (for an `EncryptedCodec`: its keys, with commas or spaces
         between them), `SESSION_PLAINTEXT` (its `plaintext`), `APP_NAME`, and either `REDIS_URL` or
-        `REDIS_SCHEME`, `_HOST`, `_PORT`, `_USERNAME`, `_PASSWORD` and `_DB`. With
-        `SESSION_CONNECTION=cache` the latter are `REDIS_CACHE_URL` and so on.
+        `REDIS_SCHEME`, `_HOST`, `_PORT`, `_USERNAME`, `_PASSWORD`, `_DB`, `_SERVICE`,
+        `_SENTINEL_USERNAME` and `_SENTINEL_PASSWORD`. With `SESSION_CONNECTION=cache` the latter are
+        `REDIS_CACHE_URL` and so on.
 
         Args:
             environ: by default `os.environ`.
@@ -277,7 +226,7 @@ class SessionConfig:
         name = environ.get("SESSION_CONNECTION") or "default"
         redis: dict[str, RedisConnection] = {}
         try:
-            redis[name] = _redis_from_env(environ, name)
+            redis[name] = redis_from_env(environ, name)
         except ConfigError:
             # Kubernetes sets REDIS_PORT=tcp://… as soon as some service is called redis. That is
             # no reason to fail for those who do not use Redis.
@@ -308,41 +257,3 @@ def _codec_from_env(environ: Mapping[str, str]) -> Codec | None:
         keys=("SESSION_KEYS", lambda text: text.replace(",", " ").split()),
         plaintext=("SESSION_PLAINTEXT", str.lower),
     )
-
-
-def _redis_from_env(environ: Mapping[str, str], name: str) -> RedisConnection:
-    slug = "" if name == "default" else re.sub(r"[^A-Z0-9]+", "_", name.upper()) + "_"
-    prefix = f"REDIS_{slug}"
-    if environ.get(f"{prefix}URL"):
-        return construct(RedisConnection, environ, url=(f"{prefix}URL", str))
-    return construct(
-        RedisConnection,
-        environ,
-        scheme=(f"{prefix}SCHEME", str.lower),
-        host=(f"{prefix}HOST", str),
-        port=(f"{prefix}PORT", to_int),
-        username=(f"{prefix}USERNAME", str),
-        password=(f"{prefix}PASSWORD", str),
-        db=(f"{prefix}DB", to_int),
-    )
-
-
-def _check_url(name: str, value: object) -> None:
-    # urllib's own messages quote what follows a colon, which may be half of a password. For the
-    # same reason a URL with an @ in the wrong place is refused: a / # or ? in the password makes
-    # the rest of it the path, and that one is shown.
-    check_type(name, value, str, "a str or None")
-    try:
-        parts = urlsplit(str(value))
-        _ = parts.port  # a ValueError unless it is one
-    except ValueError:
-        wrong(name, "is not a URL; special characters in its password must be percent-encoded")
-    if parts.scheme not in ("redis", "rediss", "unix"):
-        wrong(name, "must begin with redis://, rediss:// or unix://")
-    if parts.scheme == "unix":
-        if parts.hostname or not parts.path.startswith("/"):
-            wrong(name, "must name a socket, as in unix:///run/redis/redis.sock")
-    elif not parts.hostname or "@" in parts.path + parts.query + parts.fragment:
-        wrong(name, "must name a host; special characters in its password must be percent-encoded")
-    elif not re.fullmatch(r"/?[0-9]*", parts.path):
-        wrong(name, "must end with the number of a database, as in redis://localhost/0")

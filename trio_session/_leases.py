@@ -226,9 +226,11 @@ class LeaseKeeper:
             except Exception:  # a service that raised would end every session of this process
                 logger.exception("%d session locks could not be renewed", len(leases))
                 return
+            if None in renewed:
+                logger.warning("%d session locks could not be renewed, others could", list(renewed).count(None))
             for lease, held in zip(leases, renewed, strict=True):
-                if lease not in self._held:
-                    continue  # its end overtook our question
+                if lease not in self._held or held is None:
+                    continue  # its end overtook our question; or there is no answer
                 if held and lease.loss() is None:
                     lease.extend(started)
                 elif not lease.committing:

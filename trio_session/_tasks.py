@@ -48,22 +48,23 @@ async def open_service_nursery() -> AsyncIterator[StartService]:
 
     Cancellation: leaving the block waits until every service task has ended.
     """
-    scopes: list[trio.CancelScope] = []
+    scopes: set[trio.CancelScope] = set()
 
     async def serve(service: Callable[[], Awaitable[None]], scope: trio.CancelScope) -> None:
         with scope:
             await service()
+        scopes.discard(scope)
 
     with bare_exceptions():
         async with trio.open_nursery() as nursery:
 
             def start(service: Callable[[], Awaitable[None]]) -> None:
                 scope = trio.CancelScope(shield=True)
-                scopes.append(scope)
+                scopes.add(scope)
                 nursery.start_soon(serve, service, scope, name=service)
 
             try:
                 yield start
             finally:
-                for scope in scopes:
+                for scope in list(scopes):
                     scope.cancel()

@@ -156,8 +156,11 @@ class SessionStore(ABC):
         """
 
     @abstractmethod
-    async def renew(self, locks: Sequence[tuple[str, str]], *, lease: float) -> Sequence[bool]:
-        """Extend the leases of `(key, token)` pairs to `lease` seconds from now; which ones are still held?"""
+    async def renew(self, locks: Sequence[tuple[str, str]], *, lease: float) -> Sequence[bool | None]:
+        """Extend the leases of `(key, token)` pairs to `lease` seconds from now; which ones are still held?
+
+        None is for those that cannot be asked about right now, while others can: a store may have many servers.
+        """
 
 
 class Codec(ABC):

@@ -254,8 +254,8 @@ REDIS_MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="a release that the server does not know is forgotten",
         file=_TOPOLOGY,
-        old="        link.post(script.call(arguments), on_reply=teach)",
-        new="        link.post(script.call(arguments))",
+        old="        node.link.post(script.call(arguments), on_done=look)",
+        new="        node.link.post(script.call(arguments))",
         tests=("tests/test_redis_outcomes.py::test_a_release_that_the_server_does_not_know_is_taught",),
     ),
     Mutant(

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Final
 from ._doctor_command import add_config_to, load_config
 
 if TYPE_CHECKING:
-    from ..redis._connection import Address, Connection
+    from ..redis._address import Destination
+    from ..redis._connection import Connection
     from ._survey import Survey
 
 __all__ = ["add_to"]
@@ -39,7 +40,8 @@ def _run(options: argparse.Namespace) -> int:
     # Here, because `--version` need not wait for redis to load.
     import trio
 
-    from ..redis._connection import LINK_ERRORS, Address
+    from ..redis._address import Destination
+    from ..redis._connection import LINK_ERRORS
     from ..redis._supervisor import describe
     from ._programs import complain
 
@@ -47,7 +49,7 @@ def _run(options: argparse.Namespace) -> int:
         config = load_config(options.config)
         if config.driver == "local":
             raise ValueError("sessions live in their processes (driver local), where app.sessions.statistics() counts")
-        destination = Address.of(config.redis[config.connection])
+        destination = Destination.of(config.redis[config.connection])
     except ValueError as error:
         complain(f"the settings are wrong: {error}")
         return 2
@@ -64,12 +66,22 @@ def _run(options: argparse.Namespace) -> int:
     return 0
 
 
-async def _survey_all(address: Address, prefix: str) -> list[Survey]:
+async def _survey_all(destination: Destination, prefix: str) -> list[Survey]:
+    from ..redis._cluster import locate_primaries
+    from ..redis._sentinel import locate_primary
     from ._survey import survey
 
-    connection = await address.connect(_take_as_it_is)
-    async with connection.stream:
-        return [await survey(connection, str(address), prefix, report=_progress)]
+    addresses = [destination.data]
+    if destination.kind == "sentinel":
+        addresses = [await locate_primary(destination)]
+    elif destination.kind == "cluster":
+        addresses = await locate_primaries(destination)
+    surveys: list[Survey] = []
+    for address in addresses:
+        connection = await address.connect(_take_as_it_is)
+        async with connection.stream:
+            surveys.append(await survey(connection, str(address), prefix, report=_progress))
+    return surveys
 
 
 async def _take_as_it_is(_: Connection) -> None:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from typing import NoReturn
 
 import redis.exceptions
+import trio
 
 from .._errors import StorageUnavailableError
 from ._connection import Connection, RefusedError
@@ -47,6 +47,7 @@ class Control:
         self._on_message = on_message
         self._on_change = on_change
         self._supervisor = Supervisor(f"{name}, for wake-ups", connect=connect, serve=self._serve, quiet=True)
+        self._serving = trio.CancelScope()
         self.listening = False
 
     async def run(self) -> None:
@@ -69,13 +70,21 @@ class Control:
             case _:
                 raise redis.exceptions.InvalidResponse("something other than the start of a subscription")
 
-    async def _serve(self, connection: Connection) -> NoReturn:
+    def restart(self) -> None:
+        """Locks are offered on another server now: listen there."""
+        self.listening = False
+        self._serving.cancel()
+        self._supervisor.hurry()
+
+    async def _serve(self, connection: Connection) -> Exception:
         self._change(listening=True)
         try:
-            while True:
-                self._heed(await connection.receive())
+            with trio.CancelScope() as self._serving:
+                while True:
+                    self._heed(await connection.receive())
         finally:
             self._change(listening=False)
+        return redis.exceptions.ConnectionError("locks are offered on another server now")
 
     def _heed(self, reply: Reply) -> None:
         if isinstance(reply, ServerError):

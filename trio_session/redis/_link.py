@@ -38,12 +38,15 @@ _MOST_SENDS: Final = 5
 _SILENCE: Final = 2.0  # seconds
 
 
+_ASKING: Final = pack(("ASKING",))
+
+
 class Command:
     """A command on its way, and in the end its reply.
 
     Attributes:
         task: who waits for the reply, if anybody.
-        on_reply: called with it, if nobody waits.
+        on_done: called with the command when it has a reply or has failed, if nobody waits.
         insists: once written it may have run, so it is sent again for as long as its caller waits.
         withdrawn: its caller was cancelled.
         sends: how often it was written, at least in part. If more than once, it may have run before.
@@ -52,13 +55,13 @@ class Command:
         failure: why there is none; if `sends` is 0 it has not run.
     """
 
-    __slots__ = ("failure", "insists", "on_reply", "payload", "reply", "sends", "sent_at", "task", "withdrawn")
+    __slots__ = ("failure", "insists", "on_done", "payload", "reply", "sends", "sent_at", "task", "withdrawn")
 
     def __init__(self, payload: bytes, task: Task | None, insists: bool = False) -> None:
         self.payload = payload
         self.task = task
         self.insists = insists
-        self.on_reply: Callable[[Reply], None] | None = None
+        self.on_done: Callable[[Command], None] | None = None
         self.withdrawn = False
         self.sends = 0
         self.sent_at = 0.0
@@ -78,8 +81,29 @@ class Command:
         if self.task is not None:
             task, self.task = self.task, None
             trio.lowlevel.reschedule(task)
-        elif self.on_reply is not None:
-            self.on_reply(self.reply)
+        elif self.on_done is not None:
+            self.on_done(self)
+
+
+class AskingCommand(Command):
+    """A command that is written together with an ASKING before it, so that nothing comes in between.
+
+    Two replies come back, and the second one is the command's.
+    """
+
+    __slots__ = ("_asked", "_sent")
+
+    def __init__(self, payload: bytes, task: Task | None, insists: bool, sent: deque[Command]) -> None:
+        super().__init__(_ASKING + payload, task, insists)
+        self._sent = sent
+        self._asked = 0  # so often the first reply came
+
+    def wake(self) -> None:
+        if self.failure is None and self._asked < self.sends:
+            self._asked = self.sends
+            self._sent.appendleft(self)
+        else:
+            super().wake()
 
 
 class Link:
@@ -88,6 +112,9 @@ class Link:
     Args:
         name: the server's, for messages.
         connect: opens a connection that is ready for commands.
+
+    Attributes:
+        end: why there will be no more connections, when `run` has been cancelled.
     """
 
     def __init__(self, name: str, connect: Callable[[], Awaitable[Connection]]) -> None:
@@ -106,6 +133,7 @@ class Link:
         self._connected_at = 0.0
         self._heard_at = 0.0
         self._alarm = trio.CancelScope()
+        self.end: Exception = redis.exceptions.ConnectionError("the store is closed")
 
     def __repr__(self) -> str:
         state = "up" if self._service is not None else "down"
@@ -116,7 +144,12 @@ class Link:
         try:
             await self._supervisor.run()
         finally:
-            self._fail(redis.exceptions.ConnectionError("the store is closed"), for_good=True)
+            self._fail(self.end, for_good=True)
+
+    @property
+    def is_up(self) -> bool:
+        """There is a connection."""
+        return self._connection is not None
 
     async def opened(self) -> None:
         """Wait for the first connection; raises `StorageUnavailableError` if there is none."""
@@ -124,14 +157,20 @@ class Link:
 
     # -- for callers --------------------------------------------------------------------------------------------------
 
-    async def call(self, payload: bytes, *, insists: bool = False) -> Command:
+    async def call(self, payload: bytes, *, insists: bool = False, asking: bool = False) -> Command:
         """Send a command and wait for its reply, which may be an error reply, or for its failure.
+
+        Args:
+            payload: the command.
+            insists: see `Command`.
+            asking: an ASKING comes right before it.
 
         Cancellation: the command may or may not run.
         """
         while len(self._queued) + len(self._sent) >= _MOST_COMMANDS and self._failure is None:
             await self._room.park()
-        command = Command(payload, trio.lowlevel.current_task(), insists)
+        task = trio.lowlevel.current_task()
+        command = AskingCommand(payload, task, insists, self._sent) if asking else Command(payload, task, insists)
         if self._failure is not None:
             command.failure = self._failure
             await trio.lowlevel.checkpoint()
@@ -160,11 +199,11 @@ class Link:
         await trio.lowlevel.wait_task_rescheduled(withdraw)  # replies come in order: the last one comes last
         return commands
 
-    def post(self, payload: bytes, *, on_reply: Callable[[Reply], None] | None = None) -> None:
+    def post(self, payload: bytes, *, on_done: Callable[[Command], None] | None = None) -> None:
         """Send a command that nobody waits for; if the server is away it is dropped."""
         if self._failure is None:
             command = Command(payload, None)
-            command.on_reply = on_reply
+            command.on_done = on_done
             self._enqueue(command)
 
     async def drain(self) -> None:
@@ -176,6 +215,11 @@ class Link:
         """Give up the present connection, unless it was made after the trio time `unless_since`."""
         if self._connected_at <= unless_since:
             self._give_up(reason)
+
+    def leave(self, reason: Exception) -> None:
+        """The server is not, or is no longer, the right one: look for that at once."""
+        self._give_up(reason)
+        self._supervisor.hurry()
 
     def _enqueue(self, command: Command) -> None:
         self._queued.append(command)
@@ -243,7 +287,7 @@ class Link:
         while self._sent:
             command = self._sent.pop()
             if command.sends >= _MOST_SENDS:
-                command.fail(self._lost or redis.exceptions.ConnectionError("the store is closed"))
+                command.fail(self._lost or self.end)
             elif not command.withdrawn:
                 self._queued.appendleft(command)
 

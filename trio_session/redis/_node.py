@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import TypeAlias
 
 import trio
 
-from ._connection import Address, Connection
+from ._address import Address
+from ._connection import Connection
 from ._control import Control
 from ._link import Link
 from ._resp import Reply
@@ -29,11 +31,13 @@ class Node:
         name: for messages.
         locate: says where it is, each time before we connect.
         channel: the one on which this process hears of locks.
-        on_message: called with each message.
+        on_message: called with this node and each message.
         on_change: called when `control.listening` has changed.
 
     Attributes:
         name: for messages.
+        address: where the link is, or was last.
+        is_cluster: the server is part of one.
         link: the connection that all tasks share.
         control: the connection for wake-ups.
     """
@@ -44,26 +48,37 @@ class Node:
         locate: Locate,
         *,
         channel: str,
-        on_message: Callable[[bytes], None],
+        on_message: Callable[[Node, bytes], None],
         on_change: Callable[[], None],
     ) -> None:
         self.name = name
         self.link = Link(name, self._connect)
-        self.control = Control(name, self._connect_control, channel=channel, on_message=on_message, on_change=on_change)
+        self.control = Control(
+            name,
+            self._connect_control,
+            channel=channel,
+            on_message=partial(on_message, self),
+            on_change=on_change,
+        )
         self._locate = locate
-        self._address: Address | None = None  # where the link is, or was last
+        self.address: Address | None = None
+        self.is_cluster = False
         self._found = trio.Event()
+        self._scope = trio.CancelScope()
         self._looked_at_memory = False
 
-    def __repr__(self) -> str:
-        return f"<Node {self.name}>"
-
     async def run(self) -> None:
-        """Keep both connections up until cancelled."""
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self.link.run)
-            await self._found.wait()  # the other one has to go to the same server
-            await self.control.run()
+        """Keep both connections up until cancelled, or stopped."""
+        with self._scope:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self.link.run)
+                await self._found.wait()  # the other one has to go to the same server
+                await self.control.run()
+
+    def stop(self, reason: Exception) -> None:
+        """It is not needed any more: whoever waits for an answer of it is told so."""
+        self.link.end = reason
+        self._scope.cancel()
 
     async def opened(self) -> None:
         """Wait for the first connection, and until we listen or cannot for now.
@@ -77,13 +92,16 @@ class Node:
     async def _connect(self) -> Connection:
         address = await self._locate()
         connection = await address.connect(self._prepare)
-        self._address = address
+        self.is_cluster = connection.is_cluster
+        if address != self.address:
+            self.address = address
+            self.control.restart()
         self._found.set()
         return connection
 
     async def _connect_control(self) -> Connection:
-        assert self._address is not None
-        return await self._address.connect(self.control.subscribe)
+        assert self.address is not None
+        return await self.address.connect(self.control.subscribe)
 
     async def _prepare(self, connection: Connection) -> None:
         *_, memory = await connection.ask(*(("SCRIPT", "LOAD", script.text) for script in SCRIPTS), ("INFO", "memory"))

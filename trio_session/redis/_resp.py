@@ -123,6 +123,8 @@ def _word(error: ServerError) -> str:
 
 def verdict_on(error: ServerError) -> Verdict:
     """What to do about an error reply."""
+    if "non local key" in str(error):
+        return Verdict.WAIT  # a cluster: its slot is on the move, and the script has used up a key meanwhile
     return _VERDICTS.get(_word(error), Verdict.GIVE_UP)
 
 

@@ -13,7 +13,6 @@ from typing import Final, final
 
 import trio
 
-from .._config import RedisConnection
 from .._errors import (
     CommitUnknownError,
     ConfigError,
@@ -22,14 +21,16 @@ from .._errors import (
     SessionEndedError,
     StorageUnavailableError,
 )
-from .._tasks import open_service_nursery
+from .._redis_connection import RedisConnection
+from .._tasks import StartService, open_service_nursery
 from ..abc import Committed, Lifetime, Loaded, SessionStore
-from ._connection import Address, OpenStream
+from ._address import Destination, OpenStream
 from ._link import Command
 from ._node import Locate, Node
+from ._opening import open_topology
 from ._resp import Reply, bulk
 from ._scripts import ACQUIRE, COMMIT, DESTROY, LOAD, RELEASE, RENEW, ROTATE, Script
-from ._topology import Topology
+from ._topology import Routes, Topology
 from ._waiters import Waiters
 
 __all__ = ["RedisStore", "open_redis_store"]
@@ -56,6 +57,9 @@ _THREE_BULKS: Final = b"$%d\r\n%b\r\n" * 3
 _NO_HEIR: Final = bulk("") + bulk(0) + bulk(0)
 
 _is_prefix = re.compile(r"[!-z|~]+").fullmatch
+
+# The locks of a server have so much of the lease to be renewed in; _leases tries again after a third.
+_RENEWAL_SHARE: Final = 0.3
 
 # Of braces, which a record's name has and its key has not.
 _UNTAGGED: Final = str.maketrans("", "", "{}")
@@ -90,29 +94,33 @@ class RedisStore(SessionStore):
     session share a slot. What a message of the server, a dump or `MONITOR` shows is a hash, never an id.
     """
 
-    def __init__(self, address: Address, prefix: str) -> None:
+    def __init__(self, prefix: str) -> None:
         self._prefix = prefix
         self._name = secrets.token_hex(8)  # this process's towards the server: of its channel, and in the queues
         self._waiters = Waiters(self._refuse_offer)
         # Locks that are ours, with their leases in ms; the message that offered one may come after the fact.
         self._held: dict[str, bytes] = {}
         self._closed = False
-        self._topology = Topology(self._new_node(str(address), address.located))
-        self._routes = self._topology.routes
+        self._topology: Topology  # from `_open` on
+        self._routes: Routes
         self._reigns: dict[str, tuple[int, float]] = {}  # heirs in a row while others waited, and since when
         self._life: Lifetime | None = None
         self._life_in_ms = (b"", b"")
         self._names = lru_cache(_MOST_NAMES)(self._new_names)
 
     def __repr__(self) -> str:
-        return f"<RedisStore {self._topology}, {len(self._waiters)} waiting>"
+        return f"<RedisStore {self._topology.name}, {len(self._waiters)} waiting>"
+
+    async def _open(self, destination: Destination, start: StartService) -> None:
+        self._topology = await open_topology(destination, self._new_node, self._waiters.call_all, start)
+        self._routes = self._topology.routes
 
     def _new_node(self, name: str, locate: Locate) -> Node:
         return Node(
             name,
             locate,
             channel=f"{self._prefix}:p:{self._name}",
-            on_message=self._waiters.on_offer,
+            on_message=self._on_offer,
             on_change=self._waiters.call_all,
         )
 
@@ -123,7 +131,7 @@ class RedisStore(SessionStore):
         node = self._routes[key[:2]]
         command = await node.link.call(LOAD.call(arguments))
         if not isinstance(command.reply, list):
-            command = await self._topology.persist(node, LOAD, arguments, command)
+            command = await self._topology.persist(key, node, LOAD, arguments, command)
         return _loaded(command.reply, granted_at=0.0)
 
     async def commit(
@@ -150,7 +158,7 @@ class RedisStore(SessionStore):
         try:
             command = await node.link.call(COMMIT.call(arguments), insists=True)
             if command.reply != 1:
-                command = await self._topology.persist(node, COMMIT, arguments, command)
+                command = await self._topology.persist(key, node, COMMIT, arguments, command)
             reply = _written(command)
         finally:
             self._forget(key, token)
@@ -189,7 +197,7 @@ class RedisStore(SessionStore):
         try:
             command = await node.link.call(script.call(arguments), insists=True)
             if command.reply != 1:
-                command = await self._topology.persist(node, script, arguments, command)
+                command = await self._topology.persist(key, node, script, arguments, command)
             return _written(command)
         finally:
             self._forget(key, token)
@@ -208,14 +216,14 @@ class RedisStore(SessionStore):
                 arguments = before + (_QUEUE_LIFE if is_queued else _NO_QUEUE) + after
                 command = await node.link.call(ACQUIRE.call(arguments))
                 if not isinstance(command.reply, list | int):
-                    command = await self._topology.persist(node, ACQUIRE, arguments, command)
+                    command = await self._topology.persist(key, node, ACQUIRE, arguments, command)
                 if not isinstance(command.reply, int):
                     self._held[who] = lease_in_ms
                     return _loaded(command.reply, granted_at=command.sent_at)
                 # A lease that ends by itself tells nobody, so we ask then.
                 ends = max(0.0, command.reply / 1000) + 0.005
                 await self._waiters.wait(who, min(ends, uniform(*_POLL if is_queued else _POLL_ALONE)))
-            raise StorageUnavailableError(f"{self._topology}: the store is closed")
+            raise StorageUnavailableError(f"{self._topology.name}: the store is closed")
         except BaseException:
             self.release(key, token)
             raise
@@ -230,25 +238,23 @@ class RedisStore(SessionStore):
         self._held.pop(self._name + token, None)
         self._reigns.pop(key, None)
 
+    def _on_offer(self, node: Node, message: bytes) -> None:
+        # In a cluster all nodes pass on the message of one, and we listen to each of them.
+        if self._routes[self._key_of(message.decode("ascii", "replace"))[:2]] is node:
+            self._waiters.on_offer(message)
+
     def _refuse_offer(self, record: str, who: str) -> None:
         """Somebody who waits no longer was offered a lock: on it goes to the next."""
         if who not in self._held:
-            key = record.removeprefix(f"{self._prefix}:").translate(_UNTAGGED)
-            self._topology.post(key, RELEASE, _Names(record).three + bulk(who) + _GRACE)
+            self._topology.post(self._key_of(record), RELEASE, _Names(record).three + bulk(who) + _GRACE)
 
-    async def renew(self, locks: Sequence[tuple[str, str]], *, lease: float) -> list[bool]:
+    async def renew(self, locks: Sequence[tuple[str, str]], *, lease: float) -> list[bool | None]:
         if not locks:
             await trio.lowlevel.checkpoint()
             return []
-        arguments = [self._names(key).lock + bulk(self._name + token) + bulk(_ms(lease)) for key, token in locks]
-        (node,) = self._topology.nodes
-        commands = await node.link.call_all([RENEW.call(each) for each in arguments])
-        held: list[bool] = []
-        for command, each in zip(commands, arguments, strict=True):
-            if not isinstance(command.reply, int):
-                command = await self._topology.persist(node, RENEW, each, command)
-            held.append(command.reply == 1)
-        return held
+        calls = [(key, self._names(key).lock + bulk(self._name + token) + bulk(_ms(lease))) for key, token in locks]
+        replies = await self._topology.run_all(RENEW, calls, within=lease * _RENEWAL_SHARE)
+        return [None if reply is None else reply == 1 for reply in replies]
 
     async def _close(self) -> None:
         """Let nobody wait any longer, and let what was sent arrive."""
@@ -259,6 +265,9 @@ class RedisStore(SessionStore):
             await self._topology.drain()
 
     # -- names --------------------------------------------------------------------------------------------------------
+
+    def _key_of(self, record: str) -> str:
+        return record.removeprefix(f"{self._prefix}:").translate(_UNTAGGED)
 
     def _new_names(self, key: str) -> _Names:
         return _Names(f"{self._prefix}:{{{key[:2]}}}{key[2:]}")
@@ -355,9 +364,10 @@ async def open_redis_store(
         connection = RedisConnection(url=connection)
     if not _is_prefix(prefix):
         raise ConfigError("prefix must be printable ASCII without spaces and braces")
-    store = RedisStore(Address.of(connection, open_stream=open_stream), prefix)
+    destination = Destination.of(connection, open_stream=open_stream)
+    store = RedisStore(prefix)
     async with open_service_nursery() as start:
-        await store._topology.open(start)
+        await store._open(destination, start)
         try:
             yield store
         finally:

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from typing import Final
 
 import redis.backoff
+import redis.exceptions
 import trio
 
 from .._errors import StorageUnavailableError
@@ -59,6 +60,8 @@ class Supervisor:
         self._refusal: Exception | None = None
         self._complaint = ""  # what the log was told last
         self._failures = 0  # in a row
+        self._waiting = trio.CancelScope()  # for a connection, or before the next attempt
+        self._hurried = False
         self._down_since = trio.current_time()
 
     async def opened(self) -> None:
@@ -71,6 +74,11 @@ class Supervisor:
         if self._refusal is not None:
             raise StorageUnavailableError(f"{self._name}: {describe(self._refusal)}") from self._refusal
 
+    def hurry(self) -> None:
+        """There are news: if there is no connection, give up the present attempt, and try again without a pause."""
+        self._hurried = True
+        self._waiting.cancel()
+
     async def run(self) -> None:
         """Keep the connection up until cancelled."""
         while True:
@@ -82,13 +90,16 @@ class Supervisor:
                 logger.log(
                     logging.WARNING if is_news else logging.INFO, "%s: no connection: %s", self._name, self._complaint
                 )
-            await self._pause(reason, _BACKOFF.compute(self._failures))
+            if not self._hurried:
+                with trio.CancelScope() as self._waiting:
+                    await self._pause(reason, _BACKOFF.compute(self._failures))
             self._failures = min(self._failures + 1, _MOST_FAILURES)
 
     async def _connect_and_serve(self) -> Exception:
         """Until there is no connection, for the reason that is returned."""
+        self._hurried = False
         try:
-            connection = await self._connect()
+            connection = await self._attempt()
             connected_at = trio.current_time()
             if self._complaint:
                 gone = connected_at - self._down_since
@@ -104,6 +115,14 @@ class Supervisor:
                 await trio.aclose_forcefully(connection.stream)
         except LINK_ERRORS as error:
             return error
+
+    async def _attempt(self) -> Connection:
+        with trio.CancelScope() as self._waiting:
+            connection = await self._connect()
+            if not self._hurried:
+                return connection
+            await trio.aclose_forcefully(connection.stream)
+        raise redis.exceptions.ConnectionError("there are news of where it is")
 
     async def _pause(self, reason: Exception, seconds: float) -> None:
         """Wait before the next attempt; should patience end meanwhile, say so."""

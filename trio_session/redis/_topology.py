@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
 from random import uniform
 from typing import Final
 
@@ -16,7 +17,7 @@ from ._resp import Reply, ServerError, Verdict, in_script, to_exception, verdict
 from ._scripts import Script
 from ._supervisor import PATIENCE, describe
 
-__all__ = ["Topology"]
+__all__ = ["OneServer", "Routes", "Topology"]
 
 # A server that is busy, or short of something, is asked again at these intervals.
 _RETRY: Final = (0.05, 0.15)  # seconds
@@ -34,20 +35,19 @@ class Routes(dict[str, Node]):
         return node
 
 
-class Topology:
-    """One server that has all keys.
+class Topology(ABC):
+    """Servers, and who of them has which keys. What differs between its kinds is in the methods below `_find`.
 
     Attributes:
+        name: for messages.
         nodes: the servers we are connected to.
         routes: by the first two characters of a key, which of them has it.
     """
 
-    def __init__(self, node: Node) -> None:
-        self.nodes = [node]
-        self.routes = Routes(lambda _: node)
-
-    def __str__(self) -> str:
-        return ", ".join(node.name for node in self.nodes)
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.nodes: list[Node] = []
+        self.routes = Routes(self._find)
 
     async def open(self, start: StartService) -> None:
         """Connect, for as long as `start` keeps its tasks.
@@ -66,18 +66,21 @@ class Topology:
 
     def post(self, key: str, script: Script, arguments: bytes) -> None:
         """Have a script run whose answer interests nobody."""
-        link = self.routes[key[:2]].link
+        node = self.routes[key[:2]]
 
-        def teach(reply: Reply) -> None:
-            if isinstance(reply, ServerError) and verdict_on(reply) is Verdict.LOAD_SCRIPT:
-                link.post(script.teach_and_call(arguments))
+        def look(command: Command) -> None:
+            if isinstance(command.reply, ServerError) and verdict_on(command.reply) is Verdict.LOAD_SCRIPT:
+                node.link.post(script.teach_and_call(arguments))
+            elif isinstance(command.reply, ServerError) or command.failure is not None:
+                self._see_to_it(key, node, script, arguments, command)
 
-        link.post(script.call(arguments), on_reply=teach)
+        node.link.post(script.call(arguments), on_done=look)
 
-    async def persist(self, node: Node, script: Script, arguments: bytes, command: Command) -> Command:
+    async def persist(self, key: str, node: Node, script: Script, arguments: bytes, command: Command) -> Command:
         """See to it that a script really runs, if at first it did not.
 
         Args:
+            key: whose it is.
             node: the server that was asked.
             script: it can be run twice.
             arguments: its keys and values, each a `bulk`.
@@ -89,26 +92,111 @@ class Topology:
         """
         gives_up_at = trio.current_time() + PATIENCE
         payload = command.payload
+        hops = 0
         while True:
-            if command.failure is not None:
-                raise _failed(node, command, command.failure)
+            asking = False
             error = command.reply
-            if not isinstance(error, ServerError):
+            if command.failure is not None:
+                other = self._elsewhere(key, command.failure)
+                if other is None:
+                    raise _failed(node, command, command.failure)
+                node = other
+            elif not isinstance(error, ServerError):
                 return command
-            verdict = verdict_on(error)
-            if verdict is Verdict.LOAD_SCRIPT:
-                payload = script.teach_and_call(arguments)
             else:
-                if verdict is Verdict.RECONNECT:
-                    node.link.restart(to_exception(error), unless_since=command.sent_at)
-                if verdict is Verdict.GIVE_UP or trio.current_time() >= gives_up_at:
-                    if not in_script(error):
-                        command.sends -= 1  # this time it certainly did not run
-                    raise _failed(node, command, to_exception(error))
-                await trio.sleep(uniform(*_RETRY))
-            earlier = command.sends - 1  # it may have run in one of these
-            command = await node.link.call(payload, insists=command.insists)
+                if not in_script(error):
+                    command.sends -= 1  # this time it certainly did not run
+                verdict = verdict_on(error)
+                if verdict is Verdict.LOAD_SCRIPT:
+                    payload = script.teach_and_call(arguments)
+                else:
+                    if verdict is Verdict.RECONNECT:
+                        node.link.restart(to_exception(error), unless_since=command.sent_at)
+                    redirected = self._redirect(node, error)
+                    if (verdict is Verdict.GIVE_UP and redirected is None) or trio.current_time() >= gives_up_at:
+                        raise _failed(node, command, to_exception(error))
+                    if redirected is not None:
+                        node, asking = redirected
+                        hops += 1
+                    if redirected is None or hops > 1:  # nodes that disagree will agree in a moment
+                        await trio.sleep(uniform(*_RETRY))
+            earlier = command.sends  # it may have run in one of these
+            command = await node.link.call(payload, insists=command.insists, asking=asking)
             command.sends += earlier
+
+    async def run_all(self, script: Script, calls: Sequence[tuple[str, bytes]], *, within: float) -> list[Reply]:
+        """Run a script for many keys, node by node: one that is slow does not keep the others.
+
+        Args:
+            script: it can be run twice, and never returns None.
+            calls: keys and arguments.
+            within: so long may it take, in seconds.
+
+        Returns:
+            The replies; None for those whose node does not answer.
+
+        Raises:
+            StorageUnavailableError: no node does.
+        """
+        by_node: dict[Node, list[int]] = {}
+        for number, (key, _) in enumerate(calls):
+            by_node.setdefault(self.routes[key[:2]], []).append(number)
+        replies: list[Reply] = [None] * len(calls)
+        failures: list[StorageUnavailableError] = []
+
+        async def run_on(node: Node, numbers: list[int]) -> None:
+            try:
+                with trio.fail_after(within):
+                    commands = await node.link.call_all([script.call(calls[number][1]) for number in numbers])
+                    for number, command in zip(numbers, commands, strict=True):
+                        key, arguments = calls[number]
+                        replies[number] = (await self.persist(key, node, script, arguments, command)).reply
+            except StorageUnavailableError as error:
+                failures.append(error)
+            except trio.TooSlowError as error:
+                failures.append(StorageUnavailableError(f"{node.name}: it takes too long"))
+                failures[-1].__cause__ = error
+
+        async with trio.open_nursery() as nursery:
+            for node, numbers in by_node.items():
+                nursery.start_soon(run_on, node, numbers)
+        if failures and not any(reply is not None for reply in replies):
+            raise failures[0]
+        return replies
+
+    # -- what differs -------------------------------------------------------------------------------------------------
+
+    @abstractmethod
+    def _find(self, tag: str) -> Node:
+        """Who has the keys with this tag."""
+
+    def _redirect(self, node: Node, error: ServerError) -> tuple[Node, bool] | None:
+        """Another node to ask instead, and whether with ASKING; if that is what the error means."""
+        return None
+
+    def _elsewhere(self, key: str, failure: Exception) -> Node | None:
+        """Another node to ask, after a link has failed; if there is one."""
+        return None
+
+    def _see_to_it(  # noqa: B027 - on one server its end is near, or it is away
+        self, key: str, node: Node, script: Script, arguments: bytes, command: Command
+    ) -> None:
+        """A script that nobody waits for did not run."""
+
+
+class OneServer(Topology):
+    """One server that has all keys.
+
+    Args:
+        node: its node.
+    """
+
+    def __init__(self, node: Node) -> None:
+        super().__init__(node.name)
+        self.nodes = [node]
+
+    def _find(self, tag: str) -> Node:
+        return self.nodes[0]
 
 
 def _failed(node: Node, command: Command, reason: Exception) -> Exception:

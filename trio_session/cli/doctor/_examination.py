@@ -12,7 +12,9 @@ import trio
 from ..._config import SessionConfig
 from ..._errors import ConfigError, SessionError
 from ..._manager import open_session_manager
-from ...redis._connection import LINK_ERRORS, Address, Connection
+from ...redis._address import Address, Destination
+from ...redis._connection import LINK_ERRORS, Connection
+from ...redis._sentinel import locate_primary
 from ...redis._supervisor import describe
 from ._findings import DeadEndError, Finding, Level, sort
 from ._health import Facts, facts_of, look_at_clock, look_at_memory, look_at_replicas, look_at_writes, measure
@@ -74,7 +76,12 @@ def _look_at_local(workers: int) -> Finding:
 
 
 async def _look_at_server(config: SessionConfig, findings: list[Finding]) -> None:
-    address = Address.of(config.redis[config.connection])
+    destination = Destination.of(config.redis[config.connection])
+    if destination.kind == "cluster":
+        text = f"{destination}: its servers were not looked at one by one"
+        findings.append(Finding(Level.SKIPPED, "servers", text, "redis-cli --cluster check host:port"))
+        return
+    address = await locate_primary(destination) if destination.kind == "sentinel" else destination.data
     server, setting = str(address), _setting_of(config.connection)
     prefix = config.resolved_cookie_name.removeprefix("__Host-")
     user = address.username or "default"

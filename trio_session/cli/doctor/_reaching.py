@@ -12,7 +12,8 @@ from urllib.parse import urlsplit
 
 import trio
 
-from ...redis._connection import CONNECT_TIMEOUT, LINK_ERRORS, OLDEST, Address, Connection
+from ...redis._address import CONNECT_TIMEOUT, Address
+from ...redis._connection import LINK_ERRORS, OLDEST, Connection
 from ...redis._resp import Reply, ServerError
 from ...redis._supervisor import describe
 from ._findings import DeadEndError, Finding, Level
@@ -129,7 +130,7 @@ async def _log_in(connection: Connection, address: Address, setting: str) -> Fac
         with trio.fail_after(CONNECT_TIMEOUT):
             (reply,) = await connection.ask(tuple(hello))
             greeting = _greeting(reply, address, setting)
-            (selected,) = await connection.ask(("SELECT", address.db))
+            (selected,) = await connection.ask(("SELECT", address.db or 0))
     except trio.TooSlowError as error:
         text = f"{address}: it takes the connection and then says nothing for {CONNECT_TIMEOUT:g} s"
         raise DeadEndError(Finding(Level.PROBLEM, "server", text, "see on its machine: redis-cli PING; top")) from error
