@@ -10,7 +10,8 @@ import redis
 import redis.exceptions
 import trio
 
-from ..._config import RedisConnection, SessionConfig
+from ..._config import SessionConfig
+from ..._redis_connection import RedisConnection
 
 __all__ = ["Bus", "make_bus"]
 
@@ -104,7 +105,7 @@ def _client_of(connection: RedisConnection) -> redis.Redis:
         return redis.Redis(unix_socket_path=connection.host, decode_responses=True)
     return redis.Redis(
         connection.host,
-        connection.port,
+        connection.port or 6379,
         username=connection.username,
         password=connection.password,
         ssl=connection.scheme == "rediss",
