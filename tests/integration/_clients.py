@@ -108,6 +108,7 @@ class H2Stream:
     def __init__(self, client: H2Client, id: int) -> None:
         self._client = client
         self.id = id
+        self.was_reset = False  # by the server
         self.answer = Answer()
         self.changed = trio.Event()  # replaced whenever something has come
 
@@ -152,6 +153,8 @@ class H2Client:
         self._host = host.encode()
         self._streams: dict[int, H2Stream] = {}
         self.ready = trio.Event()  # the server's settings are known
+        self.closed = trio.Event()  # the server has closed the connection
+        self.events: list[h2.events.Event] = []  # all there were
 
     async def run(self) -> None:
         """Receive until the connection ends."""
@@ -159,8 +162,10 @@ class H2Client:
         await self.flush()
         while data := await self._transport.receive_some():
             for event in self.connection.receive_data(data):
+                self.events.append(event)
                 self._handle(event)
             await self.flush()
+        self.closed.set()
 
     def _handle(self, event: h2.events.Event) -> None:
         if isinstance(event, h2.events.RemoteSettingsChanged):
@@ -180,6 +185,7 @@ class H2Client:
             answer.body += event.data or b""
             self.connection.acknowledge_received_data(event.flow_controlled_length or 0, event.stream_id)
         else:
+            stream.was_reset = isinstance(event, h2.events.StreamReset)
             answer.complete = True
         stream.note()
 

@@ -12,7 +12,6 @@ one client's broken request cancels everybody else's. Beyond that, here:
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from contextlib import suppress
 from functools import partial
 from math import inf
 from typing import Any, final
@@ -67,7 +66,6 @@ class Connection:
         self._context = context
         self._state = state
         self._stream = stream
-        self._nursery: trio.Nursery | None = None
         self._protocol: Protocol | None = None
         self._sending = trio.Lock()
         self._leaving = False
@@ -94,9 +92,11 @@ class Connection:
         self._leaving = True
         if self._idle_until < inf:
             self._be_idle()
-        if self._nursery is not None and self._protocol is not None:
-            with suppress(RuntimeError):  # it has just ended by itself
-                self._nursery.start_soon(self._protocol.leave)
+
+    async def hurry(self) -> None:
+        """It should have ended by now: ask the client for it."""
+        if self._protocol is not None:
+            await self._protocol.hurry()
 
     def cut(self) -> None:
         """The time is up: whoever is sending may go on for a moment, and no longer."""
@@ -117,13 +117,14 @@ class Connection:
         socket = transport.socket
         client = parse_socket_addr(socket.family, socket.getpeername())
         server = parse_socket_addr(socket.family, socket.getsockname())
-        async with trio.open_nursery() as self._nursery:
+        async with trio.open_nursery() as nursery:
+            tasks = Tasks(nursery)
             self._protocol = Protocol(
                 alpn,
                 self._app,
                 self._config,
                 self._context,
-                Tasks(self._nursery),
+                tasks,
                 ConnectionState(self._state.copy()),
                 transport is not self._stream,
                 client,
@@ -133,9 +134,8 @@ class Connection:
             try:
                 await self._protocol.initiate()
                 self._be_idle()
-                if self._leaving:
-                    await self._protocol.leave()
                 await self._read(self._protocol)
+                await tasks.disconnect()
             except BaseException:
                 self.cut()
                 raise
@@ -148,6 +148,8 @@ class Connection:
                 await protocol.handle(RawData(data))
             if not data:
                 break
+        else:
+            await protocol.say_goodbye()
         await protocol.handle(Closed())
 
     async def _receive(self) -> bytes | None:

@@ -163,7 +163,7 @@ class _Server:
         """Serve until `trigger` returns, and let those that are connected finish."""
         async with open_bare_nursery() as watching:
             async with open_bare_nursery() as handlers:
-                watching.start_soon(self._cut, handlers.cancel_scope)
+                watching.start_soon(self._cut, handlers.cancel_scope, watching)
                 async with open_bare_nursery() as accepting:
                     urls: list[str] = []
                     for plain in (*sockets.secure_sockets, *sockets.insecure_sockets):
@@ -191,11 +191,14 @@ class _Server:
         finally:
             self._connections.remove(connection)
 
-    async def _cut(self, handlers: trio.CancelScope) -> None:
+    async def _cut(self, handlers: trio.CancelScope, nursery: trio.Nursery) -> None:
         """When the time is up, or if we are cancelled: end what is left."""
         try:
             await self._stopping.wait()
-            await trio.sleep(self._config.graceful_timeout)
+            await trio.sleep(self._config.graceful_timeout / 2)
+            for connection in self._connections:
+                nursery.start_soon(connection.hurry)
+            await trio.sleep(self._config.graceful_timeout / 2)
         finally:
             for connection in self._connections:
                 connection.cut()

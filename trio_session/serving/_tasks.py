@@ -25,6 +25,9 @@ __all__ = ["Inbox", "Tasks", "lone", "open_bare_nursery"]
 # What it may take to say a last word when the time is up already.
 _LAST_WORD = 1.0  # second
 
+# Of a WebSocket that was not closed (RFC 6455, 7.4.1).
+_ABNORMAL_CLOSURE = 1006
+
 
 @final
 class Inbox:
@@ -75,6 +78,7 @@ class Tasks:
 
     def __init__(self, nursery: trio.Nursery) -> None:
         self._nursery = nursery
+        self._inboxes: dict[Inbox, ASGIReceiveEvent] = {}  # with what a disconnection is called there
 
     def spawn(self, function: Callable[..., Awaitable[object]], *arguments: Any) -> None:
         self._nursery.start_soon(function, *arguments)
@@ -84,27 +88,39 @@ class Tasks:
     ) -> Callable[[ASGIReceiveEvent], Awaitable[None]]:
         """Start the application for one request or WebSocket; returns what takes its messages."""
         inbox = Inbox(config.max_app_queue_size)
-        self._nursery.start_soon(_run, app, config, scope, inbox, send, name=f"{scope['type']} {scope.get('path')}")
+        gone: dict[str, Any] = {"type": "http.disconnect"}
+        if scope["type"] == "websocket":
+            gone = {"type": "websocket.disconnect", "code": _ABNORMAL_CLOSURE}
+        self._inboxes[inbox] = cast("ASGIReceiveEvent", gone)
+        self._nursery.start_soon(
+            self._run, app, config, scope, inbox, send, name=f"{scope['type']} {scope.get('path')}"
+        )
         return inbox.put
 
+    async def disconnect(self) -> None:
+        """The client has gone: tell those applications that have not heard of it from Hypercorn."""
+        for inbox, message in list(self._inboxes.items()):
+            await inbox.put(message)
 
-async def _run(
-    app: AppWrapper,
-    config: Config,
-    scope: Scope,
-    inbox: Inbox,
-    send: Callable[[ASGISendEvent | None], Awaitable[None]],
-) -> None:
-    try:
+    async def _run(
+        self,
+        app: AppWrapper,
+        config: Config,
+        scope: Scope,
+        inbox: Inbox,
+        send: Callable[[ASGISendEvent | None], Awaitable[None]],
+    ) -> None:
         try:
-            await app(scope, inbox.receive, cast("Any", send), trio.to_thread.run_sync, trio.from_thread.run)
-        except* Exception as errors:  # noqa: BLE001 - it is logged
-            await config.log.exception("Error in ASGI Framework", exc_info=lone(errors))
-    finally:
-        inbox.close()
-        late = trio.current_effective_deadline() == -inf
-        with trio.CancelScope(shield=late, deadline=trio.current_time() + _LAST_WORD if late else inf):
-            await send(None)  # it has ended; Hypercorn gives the answer that it may still owe
+            try:
+                await app(scope, inbox.receive, cast("Any", send), trio.to_thread.run_sync, trio.from_thread.run)
+            except* Exception as errors:  # noqa: BLE001 - it is logged
+                await config.log.exception("Error in ASGI Framework", exc_info=lone(errors))
+        finally:
+            del self._inboxes[inbox]
+            inbox.close()
+            late = trio.current_effective_deadline() == -inf
+            with trio.CancelScope(shield=late, deadline=trio.current_time() + _LAST_WORD if late else inf):
+                await send(None)  # it has ended; Hypercorn gives the answer that it may still owe
 
 
 @asynccontextmanager
