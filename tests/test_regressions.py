@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
-from typing import Any, cast
+from typing import Any
 
 import pytest
 import trio
@@ -25,7 +25,6 @@ from trio_session import (
 from trio_session._asgi import Receive, Scope, Send
 from trio_session._known import CookieAction
 from trio_session.abc import Committed, Lifetime
-from trio_session.serving._connection import Connection
 
 
 @pytest.fixture
@@ -433,12 +432,3 @@ async def test_a_commit_was_acknowledged_for_a_record_that_had_just_expired(monk
         except Exception:  # noqa: BLE001  # refused: that is fine, too
             continue
         assert store._records[key].blob == b"two"
-
-
-async def test_a_server_that_stopped_while_a_connection_ended_broke_down() -> None:
-    """A connection that has ended by itself, and is not quite gone, need not be told to."""
-    unused: Any = None
-    connection = Connection(unused, unused, unused, {}, unused)
-    async with trio.open_nursery() as connection._nursery:
-        connection._protocol = cast("Any", connection)
-    connection.leave()
