@@ -52,16 +52,17 @@ class Protocol:
         await self._protocol.initiate()
 
     async def handle(self, event: Event) -> None:
-        request: tuple[()] | tuple[list[tuple[bytes, bytes]], bytes] = ()
+        headers: list[tuple[bytes, bytes]] | None = None
+        settings: bytes | None = None
         try:
             await self._protocol.handle(event)
             return
         except H2ProtocolAssumedError as assumed:
             data = assumed.data
         except H2CProtocolRequiredError as required:
-            data, request = required.data, (required.headers, required.settings)
+            data, headers, settings = required.data, required.headers, required.settings
         self._protocol = _HTTP2(*self._parts)
-        await self._protocol.initiate(*request)
+        await self._protocol.initiate(headers, settings)
         if data:
             await self._protocol.handle(RawData(data))
 
