@@ -1,10 +1,10 @@
-"""The application that `test_hypercorn` serves on several processes: `/` counts, and writes each commit to a file."""
+"""The application that is served on several processes here: `/` counts, and writes each commit to a file."""
 
 from __future__ import annotations
 
 import os
 
-from trio_session.web import App, Request
+from trio_session.web import App, Request, WebSocket
 
 __all__ = ["app"]
 
@@ -25,3 +25,9 @@ async def count(request: Request) -> dict[str, int]:
 async def up(request: Request) -> str:
     """Nothing; but whoever gets this answer knows that there is one."""
     return "up"
+
+
+@app.websocket("/close")
+async def close(websocket: WebSocket) -> None:
+    """Accepted, and closed at once."""
+    await websocket.accept()

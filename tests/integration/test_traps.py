@@ -52,7 +52,7 @@ def app_of(story: Story) -> ASGIApp:
 # -- a broken connection ---------------------------------------------------------------------------------------------
 
 
-async def behind_a_handshake(server: Server) -> None:
+async def behind_a_handshake(server: Server, path: str = "/") -> None:
     """A WebSocket handshake, and one byte too many. It must meet an application that is just about to accept."""
     upgrade = [
         (b"connection", b"upgrade"),
@@ -64,7 +64,7 @@ async def behind_a_handshake(server: Server) -> None:
         if server.ended.is_set():
             break
         async with await connect(server.url) as stream:
-            await stream.send_all(request_head(headers=upgrade) + b"x")
+            await stream.send_all(request_head(path, headers=upgrade) + b"x")
             await wait_all_tasks_blocked(0.005)
 
 

@@ -17,6 +17,7 @@ import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, final
 
 import trio
@@ -88,6 +89,8 @@ class _Supervisor:
         self._stopping = trio.Event()
         self._patience = trio.CancelScope()
         self._failure: ServingError | None = None
+        self._serving = False  # all have started
+        self._renewing = trio.Lock()
 
     async def run(self, announce: Callable[[Sequence[str]], object]) -> None:
         async with open_bare_nursery() as watching:
@@ -100,6 +103,7 @@ class _Supervisor:
                     for _ in range(self._orders.workers - 1):
                         starting.start_soon(nursery.start, self._keep)
                 if not self._stopping.is_set():
+                    self._serving = True
                     announce(urls)
             watching.cancel_scope.cancel()
         if self._failure is not None:
@@ -108,7 +112,8 @@ class _Supervisor:
     async def heed(self, signals: AsyncIterator[int]) -> None:
         async for number in signals:
             if number == signal.SIGHUP:
-                self._nursery.start_soon(self._renew)
+                if self._serving and not self._stopping.is_set():
+                    self._nursery.start_soon(self._renew)
             elif not self._stopping.is_set():
                 self._stop()
             else:
@@ -116,8 +121,8 @@ class _Supervisor:
                     worker.tell(AT_ONCE)
                 self._patience.deadline = trio.current_time() + _MARGIN
 
-    async def _keep(self, task_status: trio.TaskStatus[list[str]]) -> None:
-        """One worker, and when it has ended in order, the next."""
+    async def _keep(self, task_status: trio.TaskStatus[list[str]], *, vital: bool = True) -> None:
+        """One worker, and when it has ended in order, the next. `vital`: it is a failure if the first cannot start."""
         urls: list[str] = []
         while not self._stopping.is_set():
             worker = await _Worker.start(self._orders)
@@ -126,12 +131,16 @@ class _Supervisor:
                 urls = await worker.started() or urls
                 task_status.started(urls)
                 task_status = trio.TASK_STATUS_IGNORED
+                vital = True
                 await worker.ended()
             except ServingError as error:
-                if not self._stopping.is_set():
+                if not vital:
+                    worker.retired = True
+                    await self._config.log.error("A new worker cannot start: %s. The old ones go on", error)  # noqa: TRY400 - expected
+                else:
                     if isinstance(error, BreakdownError):
                         await self._config.log.critical("%s: the server stops", error)
-                    self._failure = error
+                    self._failure = self._failure or error
                     self._stop()
             finally:
                 self._workers.discard(worker)
@@ -142,12 +151,13 @@ class _Supervisor:
 
     async def _renew(self) -> None:
         """Replace each worker by a new one, which has started before the old one ends."""
-        for worker in list(self._workers):
-            if self._stopping.is_set():
-                break
-            await self._nursery.start(self._keep)
-            worker.retired = True
-            worker.tell(GRACEFULLY)
+        async with self._renewing:
+            for worker in list(self._workers):
+                urls: list[str] = await self._nursery.start(partial(self._keep, vital=False))
+                if not urls:
+                    break
+                worker.retired = True
+                worker.tell(GRACEFULLY)
 
     def _stop(self) -> None:
         self._stopping.set()
@@ -161,6 +171,7 @@ class _Supervisor:
         with self._patience:
             await trio.sleep_forever()
         for worker in self._workers:
+            await self._config.log.critical("A worker does not end, and is killed")
             worker.kill()
 
 
@@ -194,7 +205,7 @@ class _Worker:
         return worker
 
     async def started(self) -> list[str]:
-        """Wait until it serves; returns the URLs, or nothing if it ended before.
+        """Wait until it serves; returns the URLs, or nothing if it was told to end before.
 
         Raises:
             StartupError: it cannot.
@@ -204,12 +215,12 @@ class _Worker:
         if urls is not None:
             return urls
         code = await self._process.wait()
-        if told or code:
-            raise StartupError(told.get("failure") or f"a worker died while it started: {_how(code)}")
-        return []
+        if code == -signal.SIGTERM:  # before it could say that it heeds it
+            return []
+        raise StartupError(told.get("failure") or f"a worker died while it started: {_how(code)}")
 
     async def ended(self) -> None:
-        """Wait until it has ended.
+        """Wait until it has ended, in order.
 
         Raises:
             BreakdownError: not in order.

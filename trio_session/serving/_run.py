@@ -54,7 +54,7 @@ def run(
     if config.pid_path is not None:
         write_pid_file(config.pid_path)
     told = announce or (lambda _: None)
-    if isinstance(app, str) and config.workers > 1:
+    if isinstance(app, str) and (config.workers > 1 or config.max_requests is not None):
         from ._processes import supervise
 
         trio.run(supervise, app, config, sockets, told)

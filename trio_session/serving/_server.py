@@ -115,10 +115,9 @@ async def serve_on(
 ) -> None:
     """`serve`, on sockets that are bound already, as one of so many workers. The sockets are closed in the end."""
     trigger = shutdown_trigger or trio.sleep_forever
-    if version("hypercorn") not in CHECKED:
-        await config.log.warning(
-            "This is Hypercorn %s, whose traps are not known here: it serves as it is", version("hypercorn")
-        )
+    if version("hypercorn") not in CHECKED or sockets.quic_sockets:
+        what = "HTTP/3" if sockets.quic_sockets else f"Hypercorn {version('hypercorn')}"
+        await config.log.warning("The traps of %s are not known here: Hypercorn serves as it is", what)
         await _serve_plainly(sockets, app, config, trigger, task_status)
         return
     config.set_statsd_logger_class(StatsdLogger)

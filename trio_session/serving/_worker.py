@@ -71,6 +71,8 @@ async def _serve(channel: socket.socket, sockets: Sockets, app: AppWrapper, orde
                 lambda urls: _tell(channel, urls=urls),
                 workers=orders.workers,
             )
+            if not ending.started:
+                _tell(channel, urls=[])
             nursery.cancel_scope.cancel()
 
 
