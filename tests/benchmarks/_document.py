@@ -272,9 +272,9 @@ def _plots(record: Record) -> dict[str, Plot]:
         ),
         "fairness": Plot(
             f"How evenly {record.contenders} clients share one session",
-            "answers in a turn, the unluckiest client's to the luckiest's; a fair share is 1; narrow is better",
+            "what the unluckiest and the luckiest client get, where a fair share is 1; narrow is better",
             [
-                _row(row, [Span(*row.shares, f"{row.fewest:,.0f} … {row.most:,.0f}")], hollow=row.lost > 0)
+                _row(row, [Span(*row.shares, " … ".join(map(_hundredths, row.shares)))], hollow=row.lost > 0)
                 for row in sorted(rows, key=lambda row: (row.lost > 0, row.shares[1] - row.shares[0]))
             ],
             reference=(1.0, "fair"),

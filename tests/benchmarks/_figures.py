@@ -112,16 +112,6 @@ class Figures:
         return statistics.median(contest.p99 for contest in self.contests) * 1e3
 
     @property
-    def fewest(self) -> float:
-        """Answers that the unluckiest client of a round got; the median."""
-        return statistics.median(min(contest.counts) for contest in self.contests)
-
-    @property
-    def most(self) -> float:
-        """Answers that the luckiest client of a round got; the median."""
-        return statistics.median(max(contest.counts) for contest in self.contests)
-
-    @property
     def shares(self) -> tuple[float, float]:
         """What the unluckiest and the luckiest client of a round got, where 1 is a fair share; the medians."""
         means = [statistics.fmean(contest.counts) or 1.0 for contest in self.contests]

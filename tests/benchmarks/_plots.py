@@ -7,21 +7,23 @@ those who do not see.
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from xml.sax.saxutils import escape
 
 __all__ = ["Bar", "Plot", "Row", "Span", "draw"]
 
-_WIDTH = 720
-_LEFT, _RIGHT, _TOP = 190, 130, 84  # where the marks begin; room for the numbers after them; and above them
+_WIDTH = 600  # a phone shrinks it to three fifths, and the letters are legible still
+_LEFT, _RIGHT = 156, 122  # where the marks begin; room for the numbers after them
+_LINE = 84  # letters of a subtitle
 _BAR, _GAP, _ROW = 14, 3, 18  # heights: of a bar, between two of a row, between two rows
 _TINY = 3  # pixels; what is nothing is still seen
 
 # Each colour against its background: text 7:1 or better, marks 3:1 (WCAG 2.2, 1.4.6 and 1.4.11).
 _STYLE = """
-text { font: 13px system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; fill: #1f2328 }
-.title { font-size: 16px; font-weight: 600 } .ours { font-weight: 700 } .soft { fill: #4d555e; font-size: 12px }
+text { font: 14px system-ui, -apple-system, "Segoe UI", Roboto, sans-serif; fill: #1f2328 }
+.title { font-size: 17px; font-weight: 600 } .ours { font-weight: 700 } .soft { fill: #4d555e; font-size: 13px }
 .back { fill: #ffffff; stroke: #d1d9e0 } .line { stroke: #d1d9e0 } .zero { stroke: #59636e }
 .mark { fill: #7d8590; stroke: #7d8590 } .mark.own { fill: #0b7a75; stroke: #0b7a75 }
 .mark.second { fill-opacity: .45 } .mark.hollow { fill-opacity: 0; stroke-dasharray: 3 2 }
@@ -99,20 +101,22 @@ class Plot:
 def draw(plot: Plot) -> str:
     """The picture, as a text in SVG."""
     place, grid = _scale(plot)
+    subtitle = textwrap.wrap(plot.subtitle, _LINE)
+    top = 62 + 17 * len(subtitle) + (10 if plot.reference else 0)
     body: list[str] = []
-    y = _TOP
+    y = top
     for row in plot.rows:
         height = len(row.marks) * (_BAR + _GAP) - _GAP
         body += _draw_row(row, y, max(height, 30), place)
         y += max(height, 30) + _ROW
     foot = y - _ROW + 10
-    lines = [f'<line class="line" x1="{x:.1f}" x2="{x:.1f}" y1="{_TOP - 8}" y2="{foot}"/>' for _, x in grid]
+    lines = [f'<line class="line" x1="{x:.1f}" x2="{x:.1f}" y1="{top - 8}" y2="{foot}"/>' for _, x in grid]
     lines += [f'<text class="soft" x="{x:.1f}" y="{foot + 15}" text-anchor="middle">{text}</text>' for text, x in grid]
     if plot.reference is not None:
         x = place(plot.reference[0])
         lines += [
-            f'<line class="zero" x1="{x:.1f}" x2="{x:.1f}" y1="{_TOP - 8}" y2="{foot}"/>',
-            f'<text class="soft" x="{x:.1f}" y="{_TOP - 12}" text-anchor="middle">{escape(plot.reference[1])}</text>',
+            f'<line class="zero" x1="{x:.1f}" x2="{x:.1f}" y1="{top - 8}" y2="{foot}"/>',
+            f'<text class="soft" x="{x:.1f}" y="{top - 12}" text-anchor="middle">{escape(plot.reference[1])}</text>',
         ]
     height = foot + 28
     size, named = f'width="{_WIDTH}" height="{height}"', 'aria-labelledby="title desc"'
@@ -125,7 +129,10 @@ def draw(plot: Plot) -> str:
             f"<style>{_STYLE}</style>",
             f'<rect class="back" x=".5" y=".5" width="{_WIDTH - 1}" height="{height - 1}" rx="6"/>',
             f'<text class="title" x="16" y="28">{escape(plot.title)}</text>',
-            f'<text class="soft" x="16" y="47">{escape(plot.subtitle)}</text>',
+            *(
+                f'<text class="soft" x="16" y="{48 + 17 * number}">{escape(line)}</text>'
+                for number, line in enumerate(subtitle)
+            ),
             *lines,
             *body,
             "</svg>\n",
