@@ -30,7 +30,7 @@ PARALLEL := --numprocesses $(WORKERS) --dist worksteal
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: help demo test check docs faults soak bench measure mutants clean format \
+.PHONY: help demo test check docs faults soak bench measure browser screenshot mutants clean format \
 	check-format check-lint check-mypy check-pyright check-docs check-tests
 
 help: ## show this list
@@ -66,6 +66,15 @@ bench: ## measure side by side, write docs/benchmarks.md: [ARGS="--quick"]
 
 measure: $(VENV)/.has-bench
 	$(BIN)/python -m tests.benchmarks $(ARGS)
+
+# Not among `testpaths` by their names, `check_*.py`: not every machine has a Chromium.
+BROWSER := $(BIN)/python -m pytest tests/browser -o 'python_files=check_*.py' --timeout=300 -o faulthandler_timeout=290
+
+browser: $(VENV)/.has-dev ## the tests in a real browser; Chromium has to be on PATH: [ARGS="-k cookie"]
+	$(BROWSER) $(ARGS)
+
+screenshot: $(VENV)/.has-dev ## the picture of a contended run for docs and README, anew
+	TRIO_SESSION_PICTURES=docs/_static $(BROWSER) -k 'drawn or killed'
 
 mutants: $(VENV)/.has-test ## break the code on purpose, see the tests go red: [ARGS="--list"]
 	$(BIN)/python -m tests.mutants $(ARGS)

@@ -47,6 +47,27 @@ async def test_counter() -> None:
         assert (await bob.get("/visits")).json() == {"visits": 1}
 
 
+async def test_metrics() -> None:
+    """Waits, holds and ends are there for Prometheus, in its format, and add up."""
+    async with open_example("metrics.py") as (_, url), open_browser(url) as ada:
+        await ada.get("/visits")
+        async with trio.open_nursery() as nursery:
+            for _ in range(3):
+                nursery.start_soon(ada.get, "/visits")
+        answer = await ada.get("/metrics")
+    assert answer.headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
+    lines = answer.text.splitlines()
+    numbers = dict(line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
+    assert numbers["session_lock_wait_seconds_count"] == numbers["session_lock_hold_seconds_count"] == "4"
+    assert numbers['session_lock_hold_seconds_bucket{le="0.005"}'] == "0"
+    assert numbers['session_lock_hold_seconds_bucket{le="+Inf"}'] == "4"
+    assert float(numbers["session_lock_hold_seconds_sum"]) > 0.04
+    assert float(numbers["session_lock_wait_seconds_sum"]) > 0
+    assert numbers['session_locks_total{what="committed"}'] == "4"
+    assert numbers['sessions_total{what="created"}'] == "1"
+    assert all(line.split(" ", 2)[1] in {"HELP", "TYPE"} for line in lines if line.startswith("#"))
+
+
 async def test_login() -> None:
     """Logging in renews the id and keeps the cart; the old id is worth nothing; logging out leaves nothing."""
     async with open_example("login.py") as (_, url), open_browser(url) as ada, open_browser(url) as thief:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import fields
@@ -36,6 +37,7 @@ from trio_session._instruments import Hook
 from trio_session.testing import open_test_client
 from trio_session.web import App, Request
 
+from .test_docs import ROOT, blocks_of
 from .test_leases import FaultyStore
 
 HOOKS: tuple[str, ...] = get_args(Hook)
@@ -441,3 +443,27 @@ async def test_the_middleware_takes_instruments() -> None:
         async with open_test_client(wrapped) as client:
             await client.get("/")
         assert recorder.take() == [*COMMITTED[:3], "session_created", "lock_released"]
+
+
+async def test_the_instruments_of_the_docs(autojump_clock: MockClock, caplog: pytest.LogCaptureFixture) -> None:
+    """Slow and lost locks are logged as the page says; and OpenTelemetry's hooks do not fail."""
+    names: dict[str, Any] = {}
+    for block in blocks_of(ROOT / "docs" / "how-to" / "metrics.md"):
+        exec(block.text, names)
+    installed = [names["SlowLocks"](), names["Telemetry"]()]
+    async with open_session_manager(SessionConfig(lock_hold_limit=6), instruments=installed) as manager:
+        id = await stored(manager)
+
+        async def hang() -> None:
+            with pytest.raises(LockLostError):
+                async with manager.session(id).locked():
+                    await trio.sleep_forever()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(hang)
+            await wait_all_tasks_blocked()
+            await manager.session(id).put("a", 1)
+    said = [record.getMessage() for record in caplog.records if record.levelno >= logging.WARNING]
+    assert len(said) == 2
+    assert re.fullmatch(r"session [0-9a-f]{12}: lock lost after 6\.0 s: hold_limit", said[0])
+    assert re.fullmatch(r"session [0-9a-f]{12}: waited 6\.0 s for its lock", said[1])

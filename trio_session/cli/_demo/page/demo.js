@@ -143,7 +143,7 @@ function describe(spans) {
 
 // --- fifty clicks ---
 
-const race = { naive: [], locked: [], since: Infinity };
+const race = { naive: [], locked: [], since: 0 };
 
 function drawRace() {
   const spans = story.get((span) => span.purpose === "race/locked" && span.requestedAt >= race.since)

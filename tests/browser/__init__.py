@@ -1,0 +1,1 @@
+"""What a real browser makes of it: `make browser`, which needs a Chromium on PATH."""
