@@ -39,7 +39,7 @@ class Plan:
     seconds: float
 
 
-FULL = Plan(rounds=6, seconds=1.2)
+FULL = Plan(rounds=8, seconds=0.8)
 QUICK = Plan(rounds=2, seconds=0.5)
 
 
