@@ -122,7 +122,7 @@ async def _try_a_session(config: SessionConfig) -> Finding:
                 await session.put("doctor", True)
                 took = trio.current_time() - before
                 await session.clear()
-    except (SessionError, trio.TooSlowError) as error:
+    except (SessionError, trio.TooSlowError, TypeError) as error:
         text = f"a session cannot be stored: {describe(error)}"
         return Finding(Level.PROBLEM, "session", text, _SEE_LOG)
     return Finding(Level.OK, "session", f"a session was locked, stored and removed; storing took {took * 1000:.1f} ms")

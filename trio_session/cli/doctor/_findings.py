@@ -21,7 +21,7 @@ class Level(StrEnum):
     OK = "ok"
 
 
-#: The exit code that each level asks for. A problem counts more than a wrong setting only in that there is none then.
+#: The exit code, if nothing worse was found.
 CODES = {Level.WRONG: 2, Level.PROBLEM: 3, Level.WARNING: 1, Level.SKIPPED: 0, Level.OK: 0}
 
 _SEVERITY = {level: number for number, level in enumerate(Level)}

@@ -19,7 +19,9 @@ __all__ = ["look_at_codec", "look_at_records"]
 # A server may have millions of keys that are not ours: so many are looked at, at most.
 _STEPS: Final = 20
 _STEP: Final = 500  # keys
-_SAMPLE: Final = 200  # records
+# And so much is read: enough to see a pattern, and little enough for a slow connection.
+_SAMPLE: Final = 50  # records
+_MOST_BYTES: Final = 1 << 20
 
 
 def look_at_codec(config: SessionConfig) -> Iterator[Finding]:
@@ -55,34 +57,47 @@ async def look_at_records(connection: Connection, *, server: str, prefix: str, c
     """
     codec = config.codec or MsgpackCodec()
     problems: Counter[str] = Counter()
-    tried = 0
-    cursor = b"0"
-    for _ in range(_STEPS):
-        cursor, names = await scan(connection, prefix, cursor, count=_STEP)
-        keys = {name: key for name in names if (key := key_of(name, prefix)) is not None}
-        values = await connection.ask(*(("GET", name) for name in keys)) if keys else []
-        for key, value in zip(keys.values(), values, strict=True):
-            record = parse_record(value) if isinstance(value, bytes) else None
-            if record is None or not record.living:
-                continue
-            tried += 1
-            try:
-                codec.decode(record.blob, context=key.encode())
-            except SessionDataError as error:
-                problems[str(error)] += 1
-        if cursor == b"0" or tried >= _SAMPLE:
-            break
-    if not tried:
+    sample = await _take_sample(connection, prefix)
+    for key, blob in sample:
+        try:
+            codec.decode(blob, context=key.encode())
+        except SessionDataError as error:
+            problems[str(error)] += 1
+    if not sample:
         return [Finding(Level.OK, "records", f"{server}: no sessions yet")]
     if not problems:
-        return [Finding(Level.OK, "records", f"{server}: sessions that are stored can be read ({tried} were tried)")]
-    failed = problems.total()
+        return [
+            Finding(Level.OK, "records", f"{server}: sessions that are stored can be read ({len(sample)} were tried)")
+        ]
     ((problem, _),) = problems.most_common(1)
     return [
         Finding(
             Level.PROBLEM if config.undecodable == "raise" else Level.WARNING,
             "records",
-            f"{server}: {failed} of {tried} sessions that were tried cannot be read: {problem}",
+            f"{server}: {problems.total()} of {len(sample)} sessions that were tried cannot be read: {problem}",
             "give it the keys that the others have: SESSION_KEYS\ntrio-session stats   # which keys are in use",
         )
     ]
+
+
+async def _take_sample(connection: Connection, prefix: str) -> list[tuple[str, bytes]]:
+    """Keys and records of some sessions, the first that come."""
+    sample: list[tuple[str, bytes]] = []
+    room = _MOST_BYTES
+    cursor = b"0"
+    for _ in range(_STEPS):
+        cursor, names = await scan(connection, prefix, cursor, count=_STEP)
+        for name in names:
+            key = key_of(name, prefix)
+            if key is None:
+                continue
+            (value,) = await connection.ask(("GET", name))
+            record = parse_record(value) if isinstance(value, bytes) else None
+            if record is not None and record.living:
+                sample.append((key, record.blob))
+                room -= len(record.blob)
+            if len(sample) == _SAMPLE or room < 0:
+                return sample
+        if cursor == b"0":
+            break
+    return sample
