@@ -80,7 +80,7 @@ async def test_a_full_server(server: RedisServer, client: Any) -> None:
 
 async def test_a_server_that_will_soon_be_full(server: RedisServer, client: Any) -> None:
     """There is time to do something about it."""
-    client.set("ballast", bytes(1 << 24))
+    client.setrange("ballast", 1 << 24, b"x")  # not sent: a buffer for it would soon be given back
     client.config_set("maxmemory", int(client.info("memory")["used_memory"] * 1.08))
     await assert_first_line(server.url, "warning", "it will soon be full", "redis-cli CONFIG SET maxmemory")
     client.config_set("maxmemory", 1 << 30)
@@ -128,7 +128,7 @@ async def test_replicas(server: RedisServer, client: Any) -> None:
         with trio.fail_after(LIMIT):
             while client.info("replication").get("slave0", {}).get("state") != "online":
                 await trio.sleep(0.05)
-        assert "1 replicas, none of them behind" in as_text(await diagnose(server.url))
+        assert ": its replica keeps up" in as_text(await diagnose(server.url))
         replica.freeze()
         try:
             for _ in range(8):
@@ -143,7 +143,7 @@ async def test_replicas(server: RedisServer, client: Any) -> None:
 def test_a_replica_that_is_still_copying() -> None:
     """Its state is told, too."""
     facts = {"role": "master", "connected_slaves": "1", "slave0": "ip=r1,port=1,state=wait_bgsave,offset=0,lag=9"}
-    (finding,) = _health.look_at_replicas("primary", facts, "REDIS_URL")
+    (finding,) = _health.look_at_replicas("primary", facts, "REDIS_URL", wanted=False)
     assert "r1:1 is behind: 0 bytes, last heard of 9 s ago, it is in state wait_bgsave; should" in finding.text
 
 

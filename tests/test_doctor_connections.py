@@ -312,7 +312,7 @@ async def test_a_server_that_goes_away_meanwhile(monkeypatch: pytest.MonkeyPatch
         await assert_first_line(url, "the connection was lost meanwhile: the server closed", "see the server's log")
     monkeypatch.setattr("trio_session.cli.doctor._examination._PATIENCE", 0.3)
     async with talking(greeting() + b"$0\r\n\r\n") as url:
-        await assert_first_line(url, "the server did not answer within 0.3 s", "see the server's log")
+        await assert_first_line(url, ": it did not answer within 0.3 s", "see the server's log")
 
 
 # -- other names ------------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from ._doctor_command import add_config_to, load_config
 
 if TYPE_CHECKING:
-    from ..redis._address import Destination
+    from ..redis._address import Address, Destination
     from ..redis._connection import Connection
     from ._survey import Survey
 
@@ -67,21 +67,29 @@ def _run(options: argparse.Namespace) -> int:
 
 
 async def _survey_all(destination: Destination, prefix: str) -> list[Survey]:
-    from ..redis._cluster import locate_primaries
-    from ..redis._sentinel import locate_primary
     from ._survey import survey
 
-    addresses = [destination.data]
-    if destination.kind == "sentinel":
-        addresses = [await locate_primary(destination)]
-    elif destination.kind == "cluster":
-        addresses = await locate_primaries(destination)
     surveys: list[Survey] = []
-    for address in addresses:
+    for address in await _locate(destination):
         connection = await address.connect(_take_as_it_is)
         async with connection.stream:
             surveys.append(await survey(connection, str(address), prefix, report=_progress))
     return surveys
+
+
+async def _locate(destination: Destination) -> list[Address]:
+    """The servers that have sessions."""
+    from ..redis._cluster import locate_primaries
+    from ..redis._sentinel import locate_primary
+
+    if destination.kind == "sentinel":
+        return [await locate_primary(destination)]
+    if destination.kind == "server":
+        connection = await destination.data.connect(_take_as_it_is)
+        async with connection.stream:
+            if not connection.is_cluster:
+                return [destination.data]
+    return await locate_primaries(destination)
 
 
 async def _take_as_it_is(_: Connection) -> None:

@@ -1,6 +1,7 @@
 """The doctor: looks at everything that sessions need of a server, and says what is wrong and what to type.
 
-From the bottom up: `_findings` what is found, and how it is told · `_reaching` a connection, step by step · `_rights`
+From the bottom up: `_findings` what is found, and how it is told · `_reaching` a connection, step by step · `_servers`
+which ones there are · `_rights`
 what we may do · `_health` how the server is · `_readability` whether stored sessions can be read · `_examination` all
 of it in its order.
 """

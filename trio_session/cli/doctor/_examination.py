@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 import trio
@@ -12,15 +12,15 @@ import trio
 from ..._config import SessionConfig
 from ..._errors import ConfigError, SessionError
 from ..._manager import open_session_manager
-from ...redis._address import Address, Destination
-from ...redis._connection import LINK_ERRORS, Connection
-from ...redis._sentinel import locate_primary
+from ...redis._address import Destination
+from ...redis._connection import LINK_ERRORS
 from ...redis._supervisor import describe
 from ._findings import DeadEndError, Finding, Level, sort
-from ._health import Facts, facts_of, look_at_clock, look_at_memory, look_at_replicas, look_at_writes, measure
+from ._health import facts_of, look_at_clock, look_at_memory, look_at_replicas, look_at_writes, measure
 from ._reaching import reach
 from ._readability import look_at_codec, look_at_records
 from ._rights import probe_key, try_rights
+from ._servers import Place, find_servers
 
 __all__ = ["examine", "settings_are_wrong"]
 
@@ -44,17 +44,16 @@ async def examine(config: SessionConfig, *, workers: int = 1) -> list[Finding]:
         return [_look_at_local(workers)]
     findings = list(look_at_codec(config))
     try:
-        await _look_at_server(config, findings)
-    except DeadEndError as end:
-        findings.append(end.finding)
+        destination = Destination.of(config.redis[config.connection])
     except ConfigError as error:
-        findings.append(settings_are_wrong(error))
-    except trio.TooSlowError:
-        findings.append(Finding(Level.PROBLEM, "server", f"the server did not answer within {_PATIENCE:g} s", _SEE_LOG))
-    except LINK_ERRORS as error:
-        findings.append(
-            Finding(Level.PROBLEM, "server", f"the connection was lost meanwhile: {describe(error)}", _SEE_LOG)
-        )
+        return [settings_are_wrong(error)]
+    setting = _setting_of(config.connection)
+    places: list[Place] = []
+    with _noting(findings, str(destination)):
+        places = await find_servers(destination, setting, findings)
+    for place in places:
+        with _noting(findings, str(place.address)):
+            await _look_at_server(place, setting, config, findings)
     findings = sort(findings)
     if findings[0].level not in {Level.WRONG, Level.PROBLEM}:
         findings = sort([await _try_a_session(config), *findings])
@@ -75,21 +74,32 @@ def _look_at_local(workers: int) -> Finding:
     return Finding(Level.OK, "driver", text)
 
 
-async def _look_at_server(config: SessionConfig, findings: list[Finding]) -> None:
-    destination = Destination.of(config.redis[config.connection])
-    if destination.kind == "cluster":
-        text = f"{destination}: its servers were not looked at one by one"
-        findings.append(Finding(Level.SKIPPED, "servers", text, "redis-cli --cluster check host:port"))
-        return
-    address = await locate_primary(destination) if destination.kind == "sentinel" else destination.data
-    server, setting = str(address), _setting_of(config.connection)
+@contextmanager
+def _noting(findings: list[Finding], server: str) -> Iterator[None]:
+    """Note what ends the way here, within reasonable time; there may be other ways."""
+    try:
+        with trio.fail_after(_PATIENCE):
+            yield
+    except DeadEndError as end:
+        findings.append(end.finding)
+    except trio.TooSlowError:
+        text = f"{server}: it did not answer within {_PATIENCE:g} s"
+        findings.append(Finding(Level.PROBLEM, "server", text, _SEE_LOG))
+    except LINK_ERRORS as error:
+        text = f"{server}: the connection was lost meanwhile: {describe(error)}"
+        findings.append(Finding(Level.PROBLEM, "server", text, _SEE_LOG))
+
+
+async def _look_at_server(place: Place, setting: str, config: SessionConfig, findings: list[Finding]) -> None:
+    address = place.address
+    server, user = str(address), address.username or "default"
     prefix = config.resolved_cookie_name.removeprefix("__Host-")
-    user = address.username or "default"
-    async with _reached(address, setting) as (connection, greeting):
+    connection, greeting = await reach(address, setting, place.announced)
+    async with connection.stream:
         (info,) = await connection.ask(("INFO",))
         facts = {**greeting, **facts_of(info)}
         trip, ahead = await measure(connection)
-        findings += look_at_replicas(server, facts, setting)
+        findings += look_at_replicas(server, facts, setting, wanted=place.announced is not None)
         findings += look_at_memory(server, facts)
         findings += look_at_clock(server, trip, ahead)
         try:
@@ -97,19 +107,10 @@ async def _look_at_server(config: SessionConfig, findings: list[Finding]) -> Non
         except LINK_ERRORS as error:
             text = f"{server}: whether stored sessions can be read was not tried: {describe(error)}"
             findings.append(Finding(Level.SKIPPED, "records", text, f"redis-cli ACL SETUSER {user} +scan"))
-        missing, replies = await try_rights(connection, server=server, user=user, prefix=prefix, key=probe_key(prefix))
+        key = probe_key(prefix, place.tag)
+        missing, replies = await try_rights(connection, server=server, user=user, prefix=prefix, key=key)
         findings += missing
         findings += look_at_writes(server, replies["set"])
-
-
-@asynccontextmanager
-async def _reached(address: Address, setting: str) -> AsyncIterator[tuple[Connection, Facts]]:
-    connection, greeting = await reach(address, setting)
-    try:
-        with trio.fail_after(_PATIENCE):
-            yield connection, greeting
-    finally:
-        await trio.aclose_forcefully(connection.stream)
 
 
 async def _try_a_session(config: SessionConfig) -> Finding:

@@ -103,7 +103,7 @@ def _size(count: int) -> str:
 # -- replicas ---------------------------------------------------------------------------------------------------------
 
 
-def look_at_replicas(server: str, facts: Facts, setting: str) -> Iterator[Finding]:
+def look_at_replicas(server: str, facts: Facts, setting: str, *, wanted: bool) -> Iterator[Finding]:
     """Is it the primary, and do its replicas keep up?"""
     if facts.get("role", "master") != "master":
         known = "master_host" in facts
@@ -134,7 +134,11 @@ def look_at_replicas(server: str, facts: Facts, setting: str) -> Iterator[Findin
             f"redis-cli -h {host} -p {port} INFO replication   # and see its log",
         )
     if count and not behind:
-        yield Finding(Level.OK, "replicas", f"{server}: {count} replicas, none of them behind")
+        which = "its replica keeps up" if count == 1 else f"its {count} replicas keep up"
+        yield Finding(Level.OK, "replicas", f"{server}: {which}")
+    elif wanted and "connected_slaves" in facts and not count:
+        text = f"{server}: it has no replica: should it die, its sessions are away until it is back"
+        yield Finding(Level.WARNING, "replicas", text, "start one; redis-cli INFO replication shows if it has come")
 
 
 # -- time -------------------------------------------------------------------------------------------------------------

@@ -8,7 +8,6 @@ import ssl
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Final
-from urllib.parse import urlsplit
 
 import trio
 
@@ -32,12 +31,13 @@ _NO_WAY: Final = {
 }
 
 
-async def reach(address: Address, setting: str) -> tuple[Connection, Facts]:
+async def reach(address: Address, setting: str, announced: str | None = None) -> tuple[Connection, Facts]:
     """Connect and log in.
 
     Args:
         address: of the server.
         setting: what the user has to change if it is wrong.
+        announced: the same for host and port, if others have told us where it is.
 
     Returns:
         The connection, and what the server says about itself, as `INFO` would. It may be a replica.
@@ -45,7 +45,7 @@ async def reach(address: Address, setting: str) -> tuple[Connection, Facts]:
     Raises:
         DeadEndError: it cannot be done; the finding says why.
     """
-    stream = await _open(address, setting)
+    stream = await _open(address, announced or setting)
     connection = Connection(stream)
     try:
         await _shake_hands(stream, address, setting)
@@ -130,7 +130,7 @@ async def _log_in(connection: Connection, address: Address, setting: str) -> Fac
         with trio.fail_after(CONNECT_TIMEOUT):
             (reply,) = await connection.ask(tuple(hello))
             greeting = _greeting(reply, address, setting)
-            (selected,) = await connection.ask(("SELECT", address.db or 0))
+            (selected,) = await connection.ask(("SELECT", address.db) if address.db is not None else ("PING",))
     except trio.TooSlowError as error:
         text = f"{address}: it takes the connection and then says nothing for {CONNECT_TIMEOUT:g} s"
         raise DeadEndError(Finding(Level.PROBLEM, "server", text, "see on its machine: redis-cli PING; top")) from error
@@ -154,7 +154,18 @@ def _greeting(reply: Reply, address: Address, setting: str) -> Facts:
     number = version.decode("ascii", "replace")
     if tuple(int(part) for part in number.split(".")[:2] if part.isdecimal()) < OLDEST:
         raise DeadEndError(_too_old(f"Redis {number}", address))
-    return {"role": "master" if said.get(b"role") == b"master" else "slave"}
+    mode = said.get(b"mode")
+    if mode == b"sentinel" and address.db is not None:
+        text = f"{address}: it is a Sentinel, and has no sessions itself"
+        fix = f"write redis+sentinel://{address.host}:{address.port}/<name of the primary>/0 into {setting}"
+        raise DeadEndError(Finding(Level.PROBLEM, "sentinel", text, fix))
+    if mode != b"sentinel" and address.db is None:
+        text = f"{address}: it is no Sentinel"
+        raise DeadEndError(
+            Finding(Level.PROBLEM, "sentinel", text, f"write redis:// into {setting}, or the Sentinels' port")
+        )
+    role = "master" if said.get(b"role") == b"master" else "slave"
+    return {"role": role, "mode": "cluster" if mode == b"cluster" else "standalone"}
 
 
 def _too_old(name: str, address: Address) -> Finding:
@@ -190,7 +201,7 @@ def _without_arguments(error: ServerError) -> str:
 
 
 async def _hung_up(error: BaseException, address: Address, setting: str) -> Finding:
-    if str(address).startswith("rediss://") and (ending := await _ending_of_tls(address)) is not None:
+    if address.scheme == "rediss" and (ending := await _ending_of_tls(address)) is not None:
         certain = any(isinstance(cause, ssl.SSLError) and "certificate" in str(cause) for cause in _causes(ending))
         text = f"{address}: it wants to see a certificate of ours, and does not accept what it sees"
         if not certain:
@@ -210,20 +221,20 @@ async def _hung_up(error: BaseException, address: Address, setting: str) -> Find
 
 async def _speaks_plain(address: Address) -> bool:
     with trio.move_on_after(CONNECT_TIMEOUT), suppress(OSError, trio.BrokenResourceError):
-        async with await trio.open_tcp_stream(*_host_and_port(address)) as stream:
+        async with await trio.open_tcp_stream(address.host, address.port) as stream:
             await stream.send_all(b"PING\r\n")
             return (await stream.receive_some())[:1] in {b"+", b"-"}
     return False
 
 
 async def _speaks_tls(address: Address) -> bool:
-    if not str(address).startswith("redis://"):
+    if address.scheme != "redis":
         return False
     anybody = ssl.create_default_context()
     anybody.check_hostname, anybody.verify_mode = False, ssl.CERT_NONE
     with trio.move_on_after(CONNECT_TIMEOUT), suppress(OSError, trio.BrokenResourceError):
         async with await trio.open_ssl_over_tcp_stream(
-            *_host_and_port(address), ssl_context=anybody, https_compatible=True
+            address.host, address.port, ssl_context=anybody, https_compatible=True
         ) as stream:
             await stream.do_handshake()
             return True
@@ -243,10 +254,3 @@ async def _ending_of_tls(address: Address) -> Exception | None:
         except (OSError, trio.BrokenResourceError) as error:
             return error
     return trio.EndOfChannel() if said == b"" else None
-
-
-def _host_and_port(address: Address) -> tuple[str, int]:
-    parts = urlsplit(str(address))
-    assert parts.hostname is not None
-    assert parts.port is not None
-    return parts.hostname, parts.port
