@@ -38,13 +38,14 @@ class Server:
     """A server in this trio run.
 
     Attributes:
-        url: where it is.
+        url, urls: where it is.
         error: what it has died of.
         ended: is set when it has, of that or because it was told to.
     """
 
     def __init__(self) -> None:
         self.url = ""
+        self.urls: list[str] = []
         self.error: BaseException | None = None
         self.ended = trio.Event()
         self._stop = trio.Event()
@@ -75,7 +76,7 @@ async def start(serve: Serve, app: ASGIApp, **settings: Any) -> AsyncIterator[Se
         async with trio.open_nursery() as nursery:
             urls = await nursery.start(partial(server.run, serve, app, Config.from_mapping(options)))
             await wait_all_tasks_blocked()  # some of the server's tasks start after it said so
-            server.url = urls[0]
+            server.urls, server.url = urls, urls[0]
             yield server
             server.stop()
             with trio.move_on_after(LIMIT / 2):

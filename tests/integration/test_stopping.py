@@ -68,13 +68,13 @@ def app_of(story: Story) -> ASGIApp:
 
 
 @both
-async def test_a_request_that_was_on_its_way_is_answered(serve: Serve) -> None:
+async def test_a_request_that_was_on_its_way_is_answered(serve: Serve, autojump_clock: MockClock) -> None:
     """What comes on an open connection just after the server was told to stop is answered, and was the last."""
     async with start(serve, app_of(Story())) as server, await connect(server.url) as stream:
         await stream.send_all(request_head())
         assert (await read_answer(stream)).values(b"connection") == []
         server.stop()
-        await wait_all_tasks_blocked(0.02)
+        await wait_all_tasks_blocked()
         if serve is plain:
             assert not await stream.receive_some()
         else:

@@ -26,13 +26,13 @@ from hypercorn.utils import parse_socket_addr
 from ._protocols import Leaving, Protocol
 from ._tasks import Tasks, lone
 
-__all__ = ["GRACE", "Connection"]
+__all__ = ["Connection"]
 
 _MAX_READ = 65536  # bytes; as Hypercorn
 
 # How long a client that was idle when the server began to stop may still send the request that was on its way already:
 # a round trip, even a long one.
-GRACE = 0.2  # seconds
+_GRACE = 0.2  # seconds
 
 # How long a client that is still sending is listened to after it has got its answer (RFC 9112, 9.6).
 _LINGER = 1.0  # second
@@ -166,7 +166,7 @@ class Connection:
         """Nothing is under way: if nothing comes, this connection ends."""
         if not self._closing:
             patience = self._config.keep_alive_timeout
-            self._idle_until = trio.current_time() + (min(GRACE, patience) if self._leaving else patience)
+            self._idle_until = trio.current_time() + (min(_GRACE, patience) if self._leaving else patience)
             self._reading.deadline = min(self._reading.deadline, self._idle_until)
 
     # -- sending -----------------------------------------------------------------------------------------------------

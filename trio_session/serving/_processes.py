@@ -59,11 +59,7 @@ async def supervise(app: str, config: Config, sockets: Sockets, announce: Callab
     with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM, signal.SIGHUP) as signals:
         async with open_bare_nursery() as nursery:
             nursery.start_soon(supervisor.heed, signals)
-            try:
-                await supervisor.run(announce)
-            finally:
-                for each in (each for some in lists for each in some):
-                    each.close()
+            await supervisor.run(announce)
             nursery.cancel_scope.cancel()
 
 

@@ -14,7 +14,7 @@ from hypercorn.typing import AppWrapper, ASGIFramework
 from hypercorn.utils import NoAppError, load_application, write_pid_file
 
 from ._lifespan import StartupError
-from ._server import AnyApp, make_sockets, serve_on
+from ._server import AnyApp, close_sockets, make_sockets, serve_on
 from ._tasks import open_bare_nursery
 
 __all__ = ["Ending", "load", "run", "serve_until_told"]
@@ -51,15 +51,18 @@ def run(
     if config.workers > 1 and not isinstance(app, str):
         raise ValueError("several workers import the application: give its name, like run('module:app', config)")
     sockets = make_sockets(config)
-    if config.pid_path is not None:
-        write_pid_file(config.pid_path)
     told = announce or (lambda _: None)
-    if isinstance(app, str) and (config.workers > 1 or config.max_requests is not None):
-        from ._processes import supervise
+    try:
+        if config.pid_path is not None:
+            write_pid_file(config.pid_path)
+        if isinstance(app, str) and (config.workers > 1 or config.max_requests is not None):
+            from ._processes import supervise
 
-        trio.run(supervise, app, config, sockets, told)
-        return
-    trio.run(_serve_alone, sockets, load(app, config), config, told)
+            trio.run(supervise, app, config, sockets, told)
+        else:
+            trio.run(_serve_alone, sockets, load(app, config), config, told)
+    finally:
+        close_sockets(sockets)
 
 
 def load(app: AnyApp | str, config: Config) -> AppWrapper:

@@ -23,14 +23,17 @@ from hypercorn.typing import AppWrapper, ASGIFramework
 from hypercorn.utils import LifespanFailureError, LifespanTimeoutError, repr_socket_addr
 
 from ._application import Application
-from ._connection import GRACE, Connection
+from ._connection import Connection
 from ._lifespan import AddressError, BreakdownError, Lifespan, StartupError
 from ._tasks import lone, open_bare_nursery
 
-__all__ = ["CHECKED", "AnyApp", "make_sockets", "serve", "serve_on"]
+__all__ = ["CHECKED", "AnyApp", "close_sockets", "make_sockets", "serve", "serve_on"]
 
 # Every typed framework has its own words for the three arguments of an ASGI application.
 AnyApp = Callable[[Any, Any, Any], Awaitable[object]]
+
+# For how long those are let in who knock when the server stops: there may be no end of them.
+_PATIENCE = 1.0  # second
 
 # The versions of Hypercorn whose inside is known here.
 CHECKED = frozenset({"0.18.0"})
@@ -104,6 +107,12 @@ def _close_half_made(error: Exception) -> None:
                     each.close()
 
 
+def close_sockets(sockets: Sockets) -> None:
+    """Close those that are not closed yet."""
+    for each in (*sockets.secure_sockets, *sockets.insecure_sockets, *sockets.quic_sockets):
+        each.close()
+
+
 async def serve_on(
     sockets: Sockets,
     app: AppWrapper,
@@ -123,7 +132,6 @@ async def serve_on(
     config.set_statsd_logger_class(StatsdLogger)
     state: dict[str, Any] = {}
     lifespan = Lifespan(app, config, state, workers=workers)
-    everything = [*sockets.secure_sockets, *sockets.insecure_sockets, *sockets.quic_sockets]
     try:
         tls = config.create_ssl_context()
         async with open_bare_nursery() as nursery:
@@ -134,8 +142,7 @@ async def serve_on(
             await lifespan.stop()
             nursery.cancel_scope.cancel()
     finally:
-        for each in everything:
-            each.close()
+        close_sockets(sockets)
 
 
 class _Server:
@@ -237,7 +244,7 @@ async def _until_nobody_knocks(listening: list[socket.socket]) -> None:
     knocking = select.poll()
     for each in listening:
         knocking.register(each, select.POLLIN)
-    with trio.move_on_after(GRACE):
+    with trio.move_on_after(_PATIENCE):
         while knocking.poll(0):
             await trio.lowlevel.checkpoint()
 
