@@ -351,3 +351,15 @@ async def test_a_stream_of_the_body_can_be_answered_by_a_stream(app: App) -> Non
             assert peer.sent[-1]["body"] == chunk.upper()
         peer.say_body(b"")
     assert peer.body == b"ONETWO"
+
+
+async def test_a_line_break_in_a_header_is_a_space() -> None:
+    """Few servers let one through; where one does, the request is as good as any other."""
+    app = App(sessions=False)
+
+    @app.get("/")
+    async def index(request: Request) -> str:
+        return repr((request.headers["X-Name"], request.cookies["a"]))
+
+    answer = await ask(app, headers=[("X-Name", "Ada\r\nLovelace"), ("Cookie", "a=b\n")])
+    assert answer.text == "('Ada  Lovelace', 'b')"

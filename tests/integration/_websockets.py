@@ -14,7 +14,7 @@ from wsproto.events import CloseConnection, TextMessage
 
 from ._clients import Answer, H2Stream, Headers, connect, cookie_in, open_h2, read_answer, request_head, with_id
 
-__all__ = ["Open", "Peer", "Refused", "either", "either_refused"]
+__all__ = ["EXTENDED_CONNECT", "UPGRADE", "Open", "Peer", "Refused", "either", "either_refused"]
 
 
 class Peer(Protocol):
@@ -109,7 +109,7 @@ async def on_http1(url: str, path: str, id: str | None = None) -> AsyncIterator[
 @asynccontextmanager
 async def on_http2(url: str, path: str, id: str | None = None) -> AsyncIterator[Peer]:
     async with open_h2(url) as client:
-        stream = await client.request(path, method="CONNECT", id=id, headers=_EXTENDED_CONNECT, end=False)
+        stream = await client.request(path, method="CONNECT", id=id, headers=EXTENDED_CONNECT, end=False)
         answer = await stream.head()
         assert answer.status == 200
         yield OnHttp2(answer, stream)
@@ -124,13 +124,13 @@ either = pytest.mark.parametrize("open_peer", [on_http1, on_http2])
 
 async def refused_on_http1(url: str, path: str, id: str | None = None) -> Answer:
     async with await connect(url) as stream:
-        await stream.send_all(request_head(path, id=id, headers=_UPGRADE))
+        await stream.send_all(request_head(path, id=id, headers=UPGRADE))
         return await read_answer(stream)
 
 
 async def refused_on_http2(url: str, path: str, id: str | None = None) -> Answer:
     async with open_h2(url) as client:
-        stream = await client.request(path, method="CONNECT", id=id, headers=_EXTENDED_CONNECT, end=False)
+        stream = await client.request(path, method="CONNECT", id=id, headers=EXTENDED_CONNECT, end=False)
         return await stream.whole_answer()
 
 
@@ -138,8 +138,8 @@ Refused = Callable[..., Awaitable[Answer]]
 either_refused = pytest.mark.parametrize("refused", [refused_on_http1, refused_on_http2])
 
 _VERSION = (b"sec-websocket-version", b"13")
-_EXTENDED_CONNECT: Headers = [(b":protocol", b"websocket"), _VERSION]
-_UPGRADE: Headers = [
+EXTENDED_CONNECT: Headers = [(b":protocol", b"websocket"), _VERSION]
+UPGRADE: Headers = [
     (b"connection", b"upgrade"),
     (b"upgrade", b"websocket"),
     (b"sec-websocket-key", b"dGhlIHNhbXBsZSBub25jZQ=="),  # the example of RFC 6455, 1.3

@@ -46,7 +46,11 @@ class Connection(SansIORequest):
     @cached_property
     def headers(self) -> Headers:
         """The headers, decoded when somebody asks for them."""
-        return Headers([(key.decode("latin-1"), value.decode("latin-1")) for key, value in self.scope["headers"]])
+        pairs = [(key.decode("latin-1"), value.decode("latin-1")) for key, value in self.scope["headers"]]
+        try:
+            return Headers(pairs)
+        except ValueError:  # a line break, which few servers let through; it means a space (RFC 9110, 5.5)
+            return Headers([(key, value.replace("\r", " ").replace("\n", " ")) for key, value in pairs])
 
     @cached_property
     def args(self) -> MultiDict[str, str]:
