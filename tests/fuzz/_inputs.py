@@ -15,7 +15,7 @@ __all__ = ["Breaker", "corpus", "examples", "inputs", "trying"]
 _CORPUS = Path(__file__).parent / "corpus"
 
 # Of each kind: ten thousand together; and a hundred times as many in `make soak`. Those on a real server take longer.
-_SHARES = {"cookies": 2500, "queries": 2500, "forms": 2500, "replies": 2300, "frames": 200}
+_SHARES = {"cookies": 2700, "queries": 2700, "forms": 2700, "replies": 1700, "frames": 200}
 _TIMES = amount(1, 10, 100)
 
 

@@ -69,19 +69,21 @@ class Server:
         with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
             while data := await stream.receive_some():
                 feed(reader, bytes(data))
+                answers = b""
                 while isinstance(words := next_reply(reader), list):
                     name = _name(words)
                     if name == self.on and self.garbage is not None and self.spared:
                         self.spared -= 1
                     elif name == self.on and self.garbage is not None:
                         garbage, self.garbage = self.garbage, None
-                        await stream.send_all(garbage)
+                        await stream.send_all(answers + garbage)
                         if not self.hangs_up:
                             while await stream.receive_some():
                                 pass
                         await stream.aclose()
                         return
-                    await stream.send_all(_reply(name, words))
+                    answers += _reply(name, words)
+                await stream.send_all(answers)
         await stream.aclose()
 
 
