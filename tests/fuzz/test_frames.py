@@ -52,11 +52,14 @@ class Room:
 
 
 async def say_on_http1(url: str, pieces: list[bytes], random: random.Random) -> None:
-    """Say it in pieces, then go: with a last word, or without one."""
+    """Say it in pieces, the first one perhaps too early; then go: with a last word, or without one."""
     async with await connect(url) as stream:
         with suppress(trio.BrokenResourceError):
-            await stream.send_all(HANDSHAKE)
-            await stream.receive_some()
+            if random.random() < 0.2:
+                await stream.send_all(HANDSHAKE + pieces.pop(0))
+            else:
+                await stream.send_all(HANDSHAKE)
+                await stream.receive_some()
             for piece in pieces:
                 await stream.send_all(piece)
             if random.random() < 0.5:
