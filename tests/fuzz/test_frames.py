@@ -18,8 +18,22 @@ from trio_session.web import App, WebSocket
 from ._inputs import Breaker, inputs, trying
 from ._target import Bounded
 
-WORDS = [b"\x81", b"\x80", b"\x01", b"\x88", b"\x89", b"\x8a", b"\xfe", b"\xff", b"\x00\x00\x00\x00", b"\x03\xe8"]
-WORDS += [b"\x81\x82\x00\x00\x00\x00hi", b"\x88\x80\x00\x00\x00\x00", b"x" * 200, b'\x82\x83\x00\x00\x00\x00"a"']
+WORDS = [
+    b"\x81",
+    b"\x80",
+    b"\x01",
+    b"\x88",
+    b"\x89",
+    b"\x8a",
+    b"\xfe",
+    b"\xff",
+    b"\x00\x00\x00\x00",
+    b"\x03\xe8",
+    b"\x81\x82\x00\x00\x00\x00hi",
+    b"\x88\x80\x00\x00\x00\x00",
+    b"xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx",
+    b'\x82\x83\x00\x00\x00\x00"a"',
+]
 
 HANDSHAKE = b"GET /ws HTTP/1.1\r\nHost: test\r\n%b\r\n" % b"".join(b"%b: %b\r\n" % field for field in UPGRADE)
 

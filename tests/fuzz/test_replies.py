@@ -36,8 +36,14 @@ WORDS = [
     b"$0\r\n\r\n",
     b":1\r\n",
     b"-1",
+    b"ts1=",
+    b"ts1d",
+    b"-NOSCRIPT ",
+    b"-BUSY ",
+    b"-OOM ",
+    b"\x00",
+    b"\xff",
 ]
-WORDS += [b"ts1=", b"ts1d", b"-NOSCRIPT ", b"-BUSY ", b"-OOM ", b"\0", b"\xff"]
 
 SCRIPT_NAMES = {hashlib.sha1(each.text, usedforsecurity=False).hexdigest().encode(): each.name for each in SCRIPTS}
 EMPTY = b"*2\r\n$0\r\n\r\n:0\r\n"
