@@ -14,7 +14,7 @@ from tests.redis_servers import RedisServer, binaries, redis_server
 
 from ._clients import Clients, Turn
 from ._figures import Contest, Figures, Record
-from ._machine import facts, versions
+from ._machine import facts, is_busy, versions
 from ._peers import PEERS, Peer, packages
 from ._served import Served, served
 
@@ -56,6 +56,7 @@ def measure_peers(plan: Plan, peers: Sequence[Peer] = PEERS) -> Record:
         clients=CLIENTS,
         contenders=CONTENDERS,
         quick=plan.rounds < FULL.rounds,
+        busy=is_busy(),
     )
     with redis_server() as server, server.client() as watcher, ExitStack() as stack:
         running: list[_Running] = []

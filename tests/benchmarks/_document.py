@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from ._figures import Cost, Figures, Record
 from ._peers import OURS
 from ._plots import Bar, Plot, Row, Span, draw
-from ._prose import BESIDE, CONTENDED, COSTS, INTRODUCTION, LIMITS, MEMORY, METHOD, QUICKLY, RATES, REPEAT
+from ._prose import BESIDE, BUSILY, CONTENDED, COSTS, INTRODUCTION, LIMITS, MEMORY, METHOD, QUICKLY, RATES, REPEAT
 
 __all__ = ["MEASURES", "Measure", "files"]
 
@@ -133,6 +133,7 @@ def _page(record: Record, plots: dict[str, Plot]) -> str:
         "# Benchmarks",
         INTRODUCTION,
         *([QUICKLY] if record.quick else []),
+        *([BUSILY] if record.busy else []),
         "\n".join(f"- {fact}" for fact in record.facts),
         "## What a session costs a request",
         COSTS.format(clients=record.clients),

@@ -148,6 +148,7 @@ class Record:
         clients: how many asked at once, each with a session of its own.
         contenders: how many changed one session.
         quick: whether it was only a glance.
+        busy: whether other work ran on the machine when it began.
     """
 
     facts: list[str]
@@ -157,6 +158,7 @@ class Record:
     clients: int
     contenders: int
     quick: bool
+    busy: bool
     figures: list[Figures] = field(default_factory=list[Figures])
 
     def with_store(self, store: str) -> Sequence[Figures]:

@@ -29,6 +29,11 @@ def facts() -> list[str]:
     ]
 
 
+def is_busy() -> bool:
+    """Whether more runs here than half of the processors can do, on the average of the last minute."""
+    return os.getloadavg()[0] > (os.cpu_count() or 1) / 2
+
+
 def _processor() -> str:
     information = Path("/proc/cpuinfo")
     if information.exists():

@@ -12,6 +12,10 @@ QUICKLY = """\
 > **A glance.** These numbers are from `make bench ARGS=--quick`: few rounds, short turns. Believe the order of
 > magnitude, no more."""
 
+BUSILY = """\
+> **A busy machine.** Other work ran beside this measurement, as the load says. Believe the round trips and the lost
+> updates; of all that is time, believe the order of magnitude."""
+
 COSTS = """\
 Sessions on Redis, {clients} clients at once, each with a session of its own that holds about 300 bytes. A *read*
 answers with a number of the session, a *change* adds one to it: under the lock, where there is one. *Bare* is the
@@ -71,7 +75,7 @@ LIMITS = """\
 
 REPEAT = """\
 ```console
-$ make bench                        # the comparisons, then this page and its plots: a quarter of an hour
+$ make bench                        # this page and its plots, then the comparisons: a quarter of an hour
 $ make bench ARGS=--quick           # all of it in a few minutes, roughly
 $ make bench ARGS=document          # this page alone
 $ make bench ARGS="--quick Redis"   # only the comparisons with the word in their name
