@@ -22,6 +22,9 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
 for chatty in ("hpack", "httpcore", "httpx", "hypercorn", "trio-websocket"):
     logging.getLogger(chatty).setLevel(logging.WARNING)
 
+# These need a browser, and Playwright, which is not in the extra `test`: `make browser` names them.
+collect_ignore = ["browser"]
+
 # `SessionConfig.from_env` reads these: what the developer's shell says must not change a test.
 for name in list(os.environ):
     if name == "APP_NAME" or name.startswith(("SESSION_", "REDIS_")):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import final
+from typing import Any, final
 
 import redis
 import redis.exceptions
@@ -22,6 +22,8 @@ _CHANNEL = "trio_session:demo"
 
 # How often the thread that listens looks whether it is still wanted.
 _LOOK = 0.5  # seconds
+
+_TIMEOUT = 2.0  # seconds, for an answer of the server
 
 
 class Bus:
@@ -99,15 +101,17 @@ def make_bus(config: SessionConfig) -> Bus:
 
 
 def _client_of(connection: RedisConnection) -> redis.Redis:
+    # Bounded, as the end of the demo waits for the threads that use it.
+    options: dict[str, Any] = {"decode_responses": True, "socket_timeout": _TIMEOUT}
     if connection.url is not None:
-        return redis.Redis.from_url(connection.url, decode_responses=True)
+        return redis.Redis.from_url(connection.url, **options)
     if connection.scheme == "unix":
-        return redis.Redis(unix_socket_path=connection.host, decode_responses=True)
+        return redis.Redis(unix_socket_path=connection.host, **options)
     return redis.Redis(
         connection.host,
         connection.port or 6379,
         username=connection.username,
         password=connection.password,
         ssl=connection.scheme == "rediss",
-        decode_responses=True,
+        **options,
     )
