@@ -302,6 +302,10 @@ async def test_a_holder_that_is_killed_leaves_its_lease() -> None:
                     acquired = (await heard(ws, until="acquired"))[-1]
                     assert acquired["purpose"] == "click"
                     assert acquired["at"] - killed["at"] > 1  # the lease is 3 s, and is renewed every second
+            async with open_websocket_url(timeline, extra_headers=[(b"cookie", cookie)]) as other:
+                async with open_websocket_url(timeline, extra_headers=[(b"cookie", cookie)]) as ws:
+                    pid = await expect_holder(ws)
+                assert (await heard(other, until="killed"))[-1]["killed"] == pid  # it ends with its page
         assert await demo.stop() == 0
         assert demo.errors() == ""
 

@@ -218,7 +218,8 @@ async def _count_locked(request: Request) -> dict[str, float]:
         count: int = data.get("locked", 0)
         await trio.sleep(_MOMENT)  # whoever wants to read now, waits
         data["locked"] = count + 1
-    return {"count": count + 1, "pid": os.getpid(), "at": time.time()}
+        now = time.time()  # and not after the commit: others are at it by then
+    return {"count": count + 1, "pid": os.getpid(), "at": now}
 
 
 async def _click(request: Request) -> dict[str, int]:

@@ -68,18 +68,21 @@ async def hold_in_a_process(id: str, orders: AsyncIterator[str], tell: Callable[
         stdout=subprocess.PIPE,
         check=False,
     )
-    async with trio.open_nursery() as nursery:
-        process: trio.Process = await nursery.start(run)
-        assert process.stdin is not None
-        assert process.stdout is not None
-        nursery.start_soon(_command, process, id, orders)
-        async with aclosing(_lines_of(process.stdout)) as lines:
-            async for told in lines:
-                tell(told)
-        await process.wait()
-        if process.returncode == -signal.SIGKILL:
+    process: trio.Process | None = None
+    try:
+        async with trio.open_nursery() as nursery:
+            started: trio.Process = await nursery.start(run)
+            process = started
+            assert started.stdout is not None
+            nursery.start_soon(_command, started, id, orders)
+            async with aclosing(_lines_of(started.stdout)) as lines:
+                async for told in lines:
+                    tell(told)
+            await started.wait()
+            nursery.cancel_scope.cancel()
+    finally:
+        if process is not None and (process.returncode or 0) < 0:  # by a signal; trio's own, if the page has gone
             tell(line("killed", killed=process.pid))
-        nursery.cancel_scope.cancel()
 
 
 async def _command(process: trio.Process, id: str, orders: AsyncIterator[str]) -> None:

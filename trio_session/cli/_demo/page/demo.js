@@ -96,6 +96,7 @@ const STEP = matchMedia("(prefers-reduced-motion: reduce)").matches ? 1000 : 100
 const LANES = 8;
 const WINDOW = 12; // seconds
 
+let askedAt = Infinity; // for a holder, by this window; another one may have its own
 let drawnAt = 0;
 let due = null;
 
@@ -123,7 +124,7 @@ function drawLease() {
     if ($("now").textContent !== sentence) $("now").textContent = sentence;
     $("lease").querySelector(".lanes").setAttribute("aria-label", sentence);
   }
-  const mine = open.find((span) => span.purpose === "hold");
+  const mine = open.find((span) => span.purpose === "hold" && span.requestedAt > askedAt);
   const holds = mine !== undefined && mine.acquiredAt !== undefined && mine.endedAt === undefined;
   $("hold").disabled = mine !== undefined;
   for (const id of ["finish", "crash"]) $(id).disabled = !holds;
@@ -241,7 +242,12 @@ async function visit() {
 
 bind($("run"), "click", runRace);
 bind($("click"), "click", () => call("POST", "/click"), { again: true });
-for (const id of ["hold", "finish", "crash", "kill"]) bind($(id), "click", async () => socket.send(id), { again: true });
+for (const id of ["hold", "finish", "crash", "kill"]) {
+  bind($(id), "click", async () => {
+    if (id === "hold") askedAt = now() - 0.2;
+    socket.send(id);
+  }, { again: true });
+}
 bind($("visit"), "click", visit);
 bind($("note-form"), "submit", async () => {
   show(await call("PUT", "/note", { note: $("note-text").value }));
