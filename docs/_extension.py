@@ -80,8 +80,10 @@ def hide_private(
     _app: Sphinx, what: str, _name: str, _value: object, _options: object, signature: str | None, returns: str | None
 ) -> tuple[str, str | None] | None:
     """A class whose arguments are nothing a user can have shows none: somebody else makes its objects."""
-    named = set(_find_ours(signature or "")) if what == "class" else set[str]()
-    return ("", returns) if named - _public() else None
+    if what != "class" or signature is None:
+        return None
+    is_private = bool(set(_find_ours(signature)) - _public())
+    return "" if is_private else signature.replace("<factory>", "{}"), returns
 
 
 @cache

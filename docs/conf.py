@@ -28,11 +28,14 @@ autodoc_use_legacy_class_based = True  # Sphinx 9 has another autodoc, which sph
 autodoc_member_order = "bysource"
 autodoc_default_options = {"members": True}
 autodoc_preserve_defaults = True
+maximum_signature_line_length = 100
 autodoc_inherit_docstrings = False
 
 myst_heading_anchors = 3  # links to headings work as on a forge
 
 html_theme = "furo"
 html_title = "trio_session"
+html_static_path = ["_static"]
+html_css_files = ["book.css"]
 html_show_sphinx = False
 html_copy_source = False
