@@ -155,6 +155,7 @@ class H2Client:
         self.ready = trio.Event()  # the server's settings are known
         self.closed = trio.Event()  # the server has closed the connection
         self.events: list[h2.events.Event] = []  # all there were
+        self.takes_data = True  # or else the windows stay as they are
 
     async def run(self) -> None:
         """Receive until the connection ends."""
@@ -183,7 +184,8 @@ class H2Client:
             answer.status = int(answer.values(b":status")[0])
         elif isinstance(event, h2.events.DataReceived):
             answer.body += event.data or b""
-            self.connection.acknowledge_received_data(event.flow_controlled_length or 0, event.stream_id)
+            if self.takes_data:
+                self.connection.acknowledge_received_data(event.flow_controlled_length or 0, event.stream_id)
         else:
             stream.was_reset = isinstance(event, h2.events.StreamReset)
             answer.complete = True

@@ -14,6 +14,7 @@ from trio_session.web import App, Request
 from trio_session.web._response import ResponseValue
 
 from ._clients import Answer, connect, open_h2, read_answer, request_head
+from ._servers import Serve, ours, plain, start
 from ._serving import count_tasks, eventually, serving
 
 CHUNKED = ((b"transfer-encoding", b"chunked"),)
@@ -160,22 +161,26 @@ async def test_an_echo_is_heard_chunk_by_chunk(app: App, version: str) -> None:
         assert heard == b"ONE TWO THREE"
 
 
-@versions
+@pytest.mark.parametrize(("version", "serve"), [("HTTP/1.1", plain), ("HTTP/1.1", ours), ("HTTP/2", ours)])
 @pytest.mark.parametrize("path", ["/whole", "/form"])
-async def test_an_upload_that_is_too_long_is_refused_midway(app: App, version: str, path: str) -> None:
-    """The client gets its 413 while it is still sending, the App is done with it, and others are not disturbed."""
-    async with serving(app, keep_alive=0.1) as url:
+async def test_an_upload_that_is_too_long_is_refused_midway(app: App, version: str, serve: Serve, path: str) -> None:
+    """The client gets its 413 while it is still sending, the App is done with it, and others are not disturbed.
+
+    Over HTTP/2 that is one of the traps of Hypercorn.
+    """
+    async with start(serve, app, keep_alive_timeout=0.1) as server:
         before = count_tasks()
-        async with exchange(url, version, path, URLENCODED) as upload:
-            for _ in range(200):
+        async with exchange(server.url, version, path, URLENCODED) as upload:
+            for _ in range(20):
                 await upload.send(b"x" * 1000)
             answer = await upload.finish()
             assert answer.status == 413
             assert b"exceeds the capacity limit" in answer.body
         await eventually(lambda: count_tasks() <= before)
-        async with exchange(url, version, path, URLENCODED) as upload:
+        async with exchange(server.url, version, path, URLENCODED) as upload:
             await upload.send(b"a=1")
             assert (await upload.finish()).status == 200
+        assert server.error is None
 
 
 async def test_a_refused_upload_need_not_come(app: App) -> None:

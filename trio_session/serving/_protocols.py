@@ -4,6 +4,8 @@
   the closing frame of a WebSocket. Here they are dropped, and the client is told to send no more of them.
 - It waits for a stream's application before it looks at the next stream. Here each stream has a task for that, and the
   client is held back by the window of the stream alone.
+- Of an answer that its application breaks off it says nothing, and the client waits for the rest. Here it is reset.
+- It forgets an application that waits for the client to take something, when the connection ends. Here it is freed.
 - After its thousandth request an HTTP/2 connection is closed under the requests that are still on it. Here it ends
   when it is idle. (RFC 9113 would let us say so before; but there are clients, all those in Python among them, to whom
   that is the end of what they have under way. So only those are told that do not pause when the server has to stop.)
@@ -20,7 +22,7 @@ from h2.errors import ErrorCodes
 from h2.events import DataReceived, Event as H2Event, RequestReceived, StreamEnded
 from h2.exceptions import ProtocolError
 from hypercorn.events import Event, RawData
-from hypercorn.protocol.events import Body, EndBody
+from hypercorn.protocol.events import Body, EndBody, Event as StreamEvent, Trailers
 from hypercorn.protocol.h2 import H2Protocol
 from hypercorn.protocol.h11 import H2CProtocolRequiredError, H2ProtocolAssumedError, H11Protocol
 from hyperframe.frame import GoAwayFrame
@@ -162,7 +164,26 @@ class _HTTP2(H2Protocol):
             else:
                 await upload.changed.park()
 
+    async def stream_send(self, event: StreamEvent) -> None:
+        await super().stream_send(event)
+        if isinstance(event, Trailers) and event.stream_id in self.stream_buffers:
+            self.stream_buffers[event.stream_id].set_complete()
+
+    async def _break_off(self, stream_id: int) -> None:
+        """End an answer that is not complete: its client has gone, or its application has failed in the midst of it."""
+        buffer = self.stream_buffers.get(stream_id)
+        if buffer is None or buffer.complete:
+            return
+        with suppress(ProtocolError):  # the client, or the end of the connection, has been faster
+            self.connection.reset_stream(stream_id, ErrorCodes.INTERNAL_ERROR)
+            if not self.closed:
+                await self._flush()
+        await buffer.close()  # the application may be waiting there for the client to take something
+        self.priority.unblock(stream_id)  # and the task that sends finds out that there is nothing to be sent any more
+        await self.has_data.set()
+
     async def _close_stream(self, stream_id: int) -> None:
+        await self._break_off(stream_id)
         await super()._close_stream(stream_id)
         upload = self._uploads.pop(stream_id, None)
         if upload is not None:
