@@ -287,12 +287,13 @@ async def test_news_that_change_nothing(one: RedisServer, message: str) -> None:
         assert sentinel.asked == before
 
 
-async def test_a_sentinel_that_talks_nonsense(one: RedisServer) -> None:
+@pytest.mark.parametrize("nonsense", ["what", "one 127.0.0.1 2 127.0.0.1 three"])
+async def test_a_sentinel_that_talks_nonsense(one: RedisServer, nonsense: str) -> None:
     """It is left and listened to anew; sessions go on."""
     sentinel = FakeSentinel(one)
     async with watched_by(sentinel) as url, open_redis_store(url) as store:
         await until(lambda: sentinel.has_listener)
-        await sentinel.tell("+switch-master", "what")
+        await sentinel.tell("+switch-master", nonsense)
         await until(lambda: not sentinel.has_listener)
         await until(lambda: sentinel.has_listener)
         await put(store, "t1")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import redis.exceptions
 
 from trio_session.redis._resp import ServerError
 from trio_session.redis._slots import SLOTS, Redirection, SlotTable, slot_of
@@ -21,6 +22,9 @@ def test_a_table() -> None:
             [0, 99, [b"10.0.0.1", 6379, b"id"], [b"10.0.0.2", 6380, b"id", []]],
             [100, 100, [b"", 7000, b"id"], [None, 7001, b"id"], [b"?", 7002, b"id"]],
             b"what",
+            [1, 0, [b"10.0.0.3", 1, b"id"]],
+            [0, SLOTS, [b"10.0.0.3", 1, b"id"]],
+            [5, 6],
         ],
         b"cluster_state:ok\r\ncluster_current_epoch:6\r\n",
         host="asked",
@@ -44,7 +48,7 @@ def test_a_table_of_one_who_may_not_ask_for_more() -> None:
 
 def test_a_table_that_makes_no_sense() -> None:
     """It is refused."""
-    with pytest.raises(ValueError, match="not a node"):
+    with pytest.raises(redis.exceptions.InvalidResponse, match="without a port"):
         SlotTable.of([[0, 1, b"what"]], b"", host="asked")
 
 
@@ -57,6 +61,9 @@ def test_a_table_that_makes_no_sense() -> None:
         ("MOVED 1 :6381", Redirection(asking=False, slot=1, endpoint=("asked", 6381))),
         ("MOVED 1 ?:6381", Redirection(asking=False, slot=1, endpoint=("asked", 6381))),
         ("TRYAGAIN Multiple keys request during rehashing of slot", None),
+        ("MOVED 16384 127.0.0.1:6381", None),
+        ("MOVED x 127.0.0.1:6381", None),
+        ("MOVED 1 127.0.0.1", None),
         ("ERR unknown command", None),
     ],
 )

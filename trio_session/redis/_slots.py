@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from re import compile as regex
 from typing import Final, TypeAlias
 
+import redis.exceptions
 from redis.crc import key_slot
 
 from ._resp import Reply, ServerError
 
 __all__ = ["SLOTS", "Endpoint", "Redirection", "SlotTable", "slot_of"]
+
+_find_redirection = regex(r"(MOVED|ASK) ([0-9]{1,5}) (\S*):([0-9]{1,5})").fullmatch
+_find_epoch = regex(rb"cluster_current_epoch:([0-9]{1,18})\b").search
 
 #: How many slots every cluster has.
 SLOTS: Final = 16_384
@@ -50,26 +55,25 @@ class SlotTable:
         nodes: set[Endpoint] = set()
         for entry in slots:
             match entry:
-                case [int(first), int(last), *servers]:
+                case [int(first), int(last), _, *_] if 0 <= first <= last < SLOTS:
+                    servers = entry[2:]
                     endpoints = [_endpoint(server, host) for server in servers]
                     owners[first : last + 1] = [endpoints[0]] * (last + 1 - first)
                     nodes.update(endpoints)
                 case _:
                     pass
-        facts = (
-            dict(line.split(b":", 1) for line in info.splitlines() if b":" in line) if isinstance(info, bytes) else {}
-        )
-        return cls(int(facts.get(b"cluster_current_epoch", 0)), owners, frozenset(nodes))
+        epoch = _find_epoch(info) if isinstance(info, bytes) else None
+        return cls(int(epoch[1]) if epoch else 0, owners, frozenset(nodes))
 
 
 def _endpoint(server: Reply, host: str) -> Endpoint:
     match server:
         case [bytes(name), int(port), *_] if name not in {b"", b"?"}:
-            return name.decode(), port
+            return name.decode("utf-8", "replace"), port
         case [_, int(port), *_]:
             return host, port
         case _:
-            raise ValueError("not a node")
+            raise redis.exceptions.InvalidResponse("a node of the cluster without a port")
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,9 +99,7 @@ class Redirection:
             error: the reply.
             host: of the node that was asked: it is meant if it names a port alone.
         """
-        match str(error).split():
-            case [("MOVED" | "ASK") as word, slot, where]:
-                name, _, port = where.rpartition(":")
-                return cls(word == "ASK", int(slot), (name if name not in {"", "?"} else host, int(port)))
-            case _:
-                return None
+        found = _find_redirection(str(error))
+        if found is None or int(found[2]) >= SLOTS:
+            return None
+        return cls(found[1] == "ASK", int(found[2]), (found[3] if found[3] not in {"", "?"} else host, int(found[4])))
