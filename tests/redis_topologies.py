@@ -45,6 +45,7 @@ class Replicated:
         self.servers = servers
         self.sentinels = sentinels
         self.directory = directory
+        self.ports = [server.port for server in servers]
 
     @property
     def url(self) -> str:
@@ -52,19 +53,24 @@ class Replicated:
         return f"redis+sentinel://{hosts}/{SERVICE}/0"
 
     def primary(self) -> RedisServer:
-        """The one that says it is, and that the most others follow."""
-        return max((server for server in self.servers if role(server)[0] == "master"), key=_followers)
+        """The one that the Sentinels say it is."""
+        _, port = ask(self.sentinels[0], "SENTINEL", "GET-MASTER-ADDR-BY-NAME", SERVICE)
+        return self.servers[self.ports.index(int(port))]
+
+    def has_elected(self, *, instead_of: RedisServer) -> bool:
+        """Another one is the primary now."""
+        return any(role(server)[0] == "master" for server in self.servers if server is not instead_of)
 
     def client(self) -> redis.Redis:
         return self.primary().client()
 
-    def link(self, *, ports: Sequence[int] | None = None) -> None:
+    def link(self, ports: Sequence[int] | None = None) -> None:
         """Make the first one the primary, tell the Sentinels, and wait until all know each other.
 
         Args:
             ports: at which the servers are known, if not at their own.
         """
-        known = ports or [server.port for server in self.servers]
+        known = self.ports = list(ports or self.ports)
         for server, port in zip(self.servers, known, strict=True):
             with server.client() as client:
                 client.config_set("replica-announce-ip", "127.0.0.1")
@@ -89,7 +95,12 @@ class Replicated:
         def settled() -> bool:
             with suppress(ValueError, redis.exceptions.RedisError):
                 primary = self.primary()
-                return _followers(primary) == 2 and all(_knows(sentinel) for sentinel in self.sentinels)
+                roles = sorted(role(server)[0] for server in self.servers)
+                return (
+                    roles == ["master", "slave", "slave"]
+                    and _followers(primary) == 2
+                    and all(_knows(sentinel) for sentinel in self.sentinels)
+                )
             return False
 
         wait(settled)
@@ -186,6 +197,12 @@ class Cluster:
     def replica_of(self, primary: RedisServer) -> RedisServer:
         """The one that would replace it."""
         return next(server for server in self.servers if role(server)[:3] == ["slave", b"127.0.0.1", primary.port])
+
+    def promote(self, replica: RedisServer) -> None:
+        """Have it take over from its primary, in order."""
+        ask(replica, "CLUSTER", "FAILOVER")
+        wait(lambda: role(replica)[0] == "master")
+        self.settle()
 
     def move(self, slot: int, source: RedisServer, target: RedisServer) -> None:
         """Move a slot with its keys, as `redis-cli --cluster reshard` does."""

@@ -11,14 +11,26 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 import trio
 
 from tests.redis_servers import RedisServer
+from tests.redis_topologies import Cluster, Replicated
 from trio_session import RedisConnection, SessionConfig, SessionManager, open_session_manager
 
-from ._invariants import FIRST, Attempt, Last, Rest, check, check_rest, parse, report
+from ._invariants import (
+    FIRST,
+    Attempt,
+    Last,
+    Rest,
+    check,
+    check_rest,
+    check_survivor,
+    check_words,
+    parse,
+    report,
+)
 from ._worker import Orders
 
 __all__ = [
@@ -47,6 +59,9 @@ LIMIT = 20.0  # seconds
 
 T = TypeVar("T")
 
+#: Where sessions can be.
+Site: TypeAlias = RedisServer | Replicated | Cluster
+
 
 def amount(short: T, full: T, soak: T | None = None) -> T:
     """How much of something: as part of `make test`, of `make faults`, and of `make soak`."""
@@ -67,7 +82,7 @@ async def eventually(condition: Callable[[], bool], *, within: float = 10.0) -> 
 
 
 @asynccontextmanager
-async def manager_on(server: RedisServer, url: str | None = None, **settings: object) -> AsyncIterator[SessionManager]:
+async def manager_on(server: Site, url: str | None = None, **settings: object) -> AsyncIterator[SessionManager]:
     """A manager in this process; leases of one second unless `settings` say otherwise."""
     defaults = SessionConfig(
         driver="redis",
@@ -182,13 +197,17 @@ class Crew:
         workers: all there have been.
         sessions: names and ids.
         slack: how much longer calls may take because of what the test does.
+        may_lose: a primary may be lost with its last commits.
+        lost: acknowledged commits that were, in the end.
     """
 
-    def __init__(self, server: RedisServer, sessions: list[tuple[str, str]], orders: Orders) -> None:
+    def __init__(self, server: Site, sessions: list[tuple[str, str]], orders: Orders) -> None:
         self.server = server
         self.sessions = sessions
         self.workers: list[Worker] = []
         self.slack = 0.0
+        self.may_lose = False
+        self.lost: list[Attempt] = []
         self._orders = orders
         self._finished = False
 
@@ -249,7 +268,14 @@ class Crew:
         last = await self._last()
         rests = [worker.history()[1] for worker in self.workers if worker.alive]
         assert None not in rests, "a worker is done and has not said so"
-        check(attempts, last, limit=limit)
+        if self.may_lose:
+            for attempt in attempts:
+                check_words(attempt, limit)
+            for name, at_last in last.items():
+                self.lost += check_survivor([attempt for attempt in attempts if attempt.session == name], at_last)
+            await eventually(lambda: not keys_left(self.server))  # a lock may have come back to life
+        else:
+            check(attempts, last, limit=limit)
         check_rest([rest for rest in rests if rest is not None], keys_left(self.server))
         return attempts
 
@@ -271,7 +297,7 @@ def _text(reply: bytes | str) -> str:
     return reply.decode() if isinstance(reply, bytes) else reply
 
 
-def keys_left(server: RedisServer) -> list[str]:
+def keys_left(server: Site) -> list[str]:
     """Keys of locks and queues."""
     with server.client() as client:
         keys = [_text(key) for key in client.scan_iter(f"{PREFIX}:*")]
@@ -280,7 +306,7 @@ def keys_left(server: RedisServer) -> list[str]:
 
 @asynccontextmanager
 async def crew(
-    server: RedisServer, *, processes: int, tasks: int, sessions: int = 1, begin: bool = True, **orders: object
+    server: Site, *, processes: int, tasks: int, sessions: int = 1, begin: bool = True, **orders: object
 ) -> AsyncIterator[Crew]:
     """Worker processes that count for the length of a block; then all invariants are checked.
 

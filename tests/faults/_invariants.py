@@ -21,7 +21,19 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Final
 
-__all__ = ["FIRST", "Attempt", "Last", "Rest", "Violation", "check", "check_rest", "parse", "report"]
+__all__ = [
+    "FIRST",
+    "Attempt",
+    "Last",
+    "Rest",
+    "Violation",
+    "check",
+    "check_rest",
+    "check_survivor",
+    "check_words",
+    "parse",
+    "report",
+]
 
 #: The version with which every session begins.
 FIRST: Final = "first"
@@ -197,6 +209,28 @@ def check_chain(attempts: Sequence[Attempt], last: Last) -> None:
             raise Violation(f"I2: {attempt} has been lost")
     if len(path) != last.count:
         raise Violation(f"I2: {attempts[0].session}: {len(path)} versions, but the counter is {last.count}")
+
+
+def check_survivor(attempts: Sequence[Attempt], last: Last) -> list[Attempt]:
+    """I2 of one session whose primary was lost, perhaps with its last commits: what has survived is one chain.
+
+    Returns:
+        Acknowledged commits that have not survived.
+    """
+    tries = {attempt.written: attempt for attempt in attempts if attempt.read is not None}
+    path: list[Attempt] = []
+    version = last.version
+    while version != FIRST:
+        attempt = tries.get(version)
+        if attempt is None or (attempt.outcome != "ok" and attempt.outcome not in UNSURE):
+            raise Violation(f"I2: {attempts[0].session} has the version {version!r} of {attempt}")
+        assert attempt.read is not None
+        path.append(attempt)
+        version = attempt.read
+    if [attempt.count for attempt in path] != list(reversed(range(last.count))):
+        raise Violation(f"I2: {attempts[0].session}: the counter is {last.count}, and {len(path)} versions lead there")
+    survivors = {attempt.written for attempt in path}
+    return [attempt for attempt in tries.values() if attempt.outcome == "ok" and attempt.written not in survivors]
 
 
 def check_overlap(attempts: Sequence[Attempt]) -> None:

@@ -32,7 +32,7 @@ class Proxy:
 
     def __init__(self, port: int) -> None:
         self._port = port
-        self._listen_at = 0
+        self.port = 0  # where it listens
         self.delay, self.piece = 0.0, 65_536
         self.left = {"up": inf, "down": inf}
         self.flowing = {"up": trio.Event(), "down": trio.Event()}
@@ -45,11 +45,11 @@ class Proxy:
 
     @property
     def url(self) -> str:
-        return f"redis://127.0.0.1:{self._listen_at}/0"
+        return f"redis://127.0.0.1:{self.port}/0"
 
     async def open_stream(self) -> trio.abc.Stream:
         """What `open_redis_store()` takes."""
-        return await trio.open_tcp_stream("127.0.0.1", self._listen_at)
+        return await trio.open_tcp_stream("127.0.0.1", self.port)
 
     async def _serve(self, store: trio.SocketStream) -> None:
         self.connections += 1
@@ -103,6 +103,6 @@ async def open_proxy(port: int) -> AsyncIterator[Proxy]:
     async with trio.open_nursery() as nursery:
         serve = partial(trio.serve_tcp, proxy._serve, 0, host="127.0.0.1")
         listeners: list[trio.SocketListener] = await nursery.start(serve)
-        proxy._listen_at = listeners[0].socket.getsockname()[1]
+        proxy.port = listeners[0].socket.getsockname()[1]
         yield proxy
         nursery.cancel_scope.cancel()

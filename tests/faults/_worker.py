@@ -166,16 +166,16 @@ class Counter:
     async def rest(self) -> None:
         """Everything is done: what is left?"""
         store = cast("RedisStore", self._manager._engine.store)
-        link = store._topology.nodes[0].link
+        links = [node.link for node in store._topology.nodes]
         with trio.move_on_after(2.0):
-            while link._sent or link._queued:
+            while any(link._sent or link._queued for link in links):
                 await trio.sleep(0.01)
         statistics = self._manager.statistics()
         left: dict[str, int] = {
             "locks held": statistics.locks_held,
             "tasks waiting": statistics.tasks_waiting,
             "lines": len(self._manager._engine.locks._gate._lines),
-            "commands under way": len(link._sent) + len(link._queued),
+            "commands under way": sum(len(link._sent) + len(link._queued) for link in links),
             "waiters": len(store._waiters),
             "locks noted": len(store._held) + len(store._reigns),
         }

@@ -8,7 +8,7 @@ from typing import Any
 
 import trio
 
-from tests.redis_servers import redis_server
+from tests.redis_servers import RedisServer, redis_server
 
 from ._harness import PREFIX, Crew, Worker, amount, crew, frozen
 
@@ -16,20 +16,21 @@ from ._harness import PREFIX, Crew, Worker, amount, crew, frozen
 class Chaos:
     """Does one damage after the other, at random, and repairs it."""
 
-    def __init__(self, team: Crew, random: Random) -> None:
+    def __init__(self, team: Crew, server: RedisServer, random: Random) -> None:
         self._team = team
+        self._server = server
         self._random = random
 
     def _somebody(self) -> Worker:
         return self._random.choice(self._team.alive)
 
     async def kill_the_server(self) -> None:
-        self._team.server.kill()
+        self._server.kill()
         await trio.sleep(0.2)
-        self._team.server.start()
+        self._server.start()
 
     async def stop_the_server(self) -> None:
-        with frozen(self._team.server):
+        with frozen(self._server):
             await trio.sleep(self._random.uniform(0.1, 3.0))
 
     async def stop_a_worker(self) -> None:
@@ -45,21 +46,21 @@ class Chaos:
         newcomer.begin()
 
     async def cut_connections(self) -> None:
-        with self._team.server.client() as client:
+        with self._server.client() as client:
             for kind in ("normal", "pubsub"):
                 client.execute_command("CLIENT", "KILL", "TYPE", kind, "SKIPME", "yes")
 
     async def forget_scripts(self) -> None:
-        with self._team.server.client() as client:
+        with self._server.client() as client:
             client.script_flush()
 
     async def end_leases(self) -> None:
-        with self._team.server.client() as client:
+        with self._server.client() as client:
             for key in client.scan_iter(f"{PREFIX}:*:l"):
                 client.pexpire(key, 1)
 
     async def pause_writes(self) -> None:
-        with self._team.server.client() as client:
+        with self._server.client() as client:
             client.client_pause(700, all=False)
         await trio.sleep(0.7)
 
@@ -83,7 +84,7 @@ async def test_everything_goes_wrong() -> None:
     random = Random()
     with redis_server(**options) as server:
         async with crew(server, processes=amount(2, 4), tasks=10, sessions=number, step=7, lock_timeout=10.0) as team:
-            chaos = Chaos(team, random)
+            chaos = Chaos(team, server, random)
             until = trio.current_time() + amount(2, 60, 600)
             while trio.current_time() < until:
                 damage = random.choice(chaos.all_kinds())
