@@ -53,9 +53,11 @@ class Replicated:
         return f"redis+sentinel://{hosts}/{SERVICE}/0"
 
     def primary(self) -> RedisServer:
-        """The one that the Sentinels say it is."""
-        _, port = ask(self.sentinels[0], "SENTINEL", "GET-MASTER-ADDR-BY-NAME", SERVICE)
-        return self.servers[self.ports.index(int(port))]
+        """The one that all Sentinels say it is."""
+        said: set[int] = set()
+        while len(said) != 1:  # not all of them have heard of the last election
+            said = {int(ask(each, "SENTINEL", "GET-MASTER-ADDR-BY-NAME", SERVICE)[1]) for each in self.sentinels}
+        return self.servers[self.ports.index(said.pop())]
 
     def has_elected(self, *, instead_of: RedisServer) -> bool:
         """Another one is the primary now."""

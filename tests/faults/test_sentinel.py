@@ -27,6 +27,7 @@ async def test_the_primary_dies() -> None:
                 primary = site.primary()
                 primary.kill()
                 recoveries.append(await recovery(site, team, primary))
+                await eventually(lambda: site.primary() is not primary)  # noqa: B023
                 primary.options["replicaof"] = f"127.0.0.1 {site.primary().port}"
                 primary.start()
                 await trio.to_thread.run_sync(site.settle)
