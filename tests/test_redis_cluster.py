@@ -188,9 +188,10 @@ def test_commands_know_clusters(
     found = json.loads(capsys.readouterr().out)
     assert [each["sessions"] for each in found["servers"]] == [1, 1, 1]
     assert found["total"]["sessions"] == 3
+    for server in cluster.primaries():
+        ask(server, "FLUSHALL")  # what was stored is no session that could be decoded
     main(["doctor"])
     said = capsys.readouterr().out
-    assert "its servers were not looked at one by one" in said
     assert "a session was locked, stored and removed" in said
 
 
