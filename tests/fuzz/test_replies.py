@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import re
 from contextlib import suppress
+from itertools import islice
 
 import hiredis
+import pytest
 import trio
 from hypothesis import given, settings, strategies as st
 from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
@@ -46,6 +48,7 @@ WORDS = [
 ]
 
 SCRIPT_NAMES = {hashlib.sha1(each.text, usedforsecurity=False).hexdigest().encode(): each.name for each in SCRIPTS}
+SCRIPTS_TRIED = ["load", "acquire", "commit", "rotate", "destroy", "release"]
 EMPTY = b"*2\r\n$0\r\n\r\n:0\r\n"
 LOG_IN = greeting().removesuffix(b"+OK\r\n")
 
@@ -135,7 +138,8 @@ async def use(manager: SessionManager, on: str) -> None:
         await session.clear()
 
 
-async def test_answers_to_scripts(autojump_clock: MockClock) -> None:
+@pytest.mark.parametrize("on", SCRIPTS_TRIED)
+async def test_answers_to_scripts(autojump_clock: MockClock, on: str) -> None:
     """Each is a session's data, or one of our errors; then the store works as ever."""
     bounded = Bounded()
     breaker, stream = inputs("replies", WORDS)
@@ -147,15 +151,15 @@ async def test_answers_to_scripts(autojump_clock: MockClock) -> None:
         ):
             await use(manager, "rotate")
             before = count_tasks()
-            for data in stream:
+            for data in islice(stream, SCRIPTS_TRIED.index(on), None, len(SCRIPTS_TRIED)):
                 if _is_endless(data, 1):
                     continue
                 with trying(data), trio.fail_after(60):
-                    server.on = breaker.random.choice(["load", "acquire", "commit", "rotate", "destroy", "release"])
+                    server.on = on
                     server.hangs_up = breaker.random.random() < 0.8
                     server.garbage = data
                     with suppress(SessionError):
-                        await use(manager, server.on)
+                        await use(manager, on)
                     server.garbage = None
                     await use(manager, "load")
                     assert manager.statistics().locks_held == 0
