@@ -24,7 +24,17 @@ from tests.test_redis_tls import make_party
 from trio_session import serving
 from trio_session._asgi import ASGIApp, Receive, Scope, Send
 from trio_session.cli import main
-from trio_session.serving import AddressError, BreakdownError, ServingError, StartupError, _server, run, serve
+from trio_session.serving import (
+    AddressError,
+    BreakdownError,
+    ServingError,
+    StartupError,
+    _processes,
+    _server,
+    _worker,
+    run,
+    serve,
+)
 
 Step = Callable[[Receive, Send], Any]
 
@@ -409,3 +419,35 @@ def test_other_failures_have_an_exit_code(monkeypatch: pytest.MonkeyPatch, capsy
     monkeypatch.setattr(serving, "run", fail)
     assert main(["serve", "module:app"]) == 2
     assert capsys.readouterr().err == "trio-session: the settings cannot be handed to workers\n"
+
+
+async def test_an_upload_over_http2_is_read_to_its_end() -> None:
+    """What comes in pieces arrives whole, also if it is larger than a window."""
+    total = 0
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        nonlocal total
+        if scope["type"] == "http":
+            while (message := await receive()).get("more_body"):
+                total += len(message["body"])
+            await respond(send, b"%d" % total)
+
+    async with start(ours, app) as server, httpx.AsyncClient(http1=False, http2=True) as client:
+        answer = await client.post(server.url, content=b"x" * 300_000)
+        assert (answer.http_version, answer.text) == ("HTTP/2", "300000")
+
+
+def test_a_worker_without_a_parent_ends() -> None:
+    """If whoever started it died before it said what to serve, there is nothing to serve."""
+    ours_, theirs = socket.socketpair()
+    ours_.close()
+    _worker.main(theirs.detach())
+
+
+def test_workers_get_settings_and_nothing_else() -> None:
+    """A configuration that was made from a module has that module's other names, too; they are left behind."""
+    config = quiet(graceful_timeout=7, helper=lambda: None)
+    portable = _processes._portable(config)
+    assert portable.graceful_timeout == 7
+    assert not hasattr(portable, "helper")
+    assert hasattr(config, "helper")

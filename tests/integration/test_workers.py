@@ -20,6 +20,7 @@ from ._clients import connect, fetch, read_answer, request_head
 # Sessions live elsewhere, and need nothing here. Each worker writes down what becomes of it.
 MODULE = """
 import os
+import time
 from pathlib import Path
 
 import trio
@@ -43,6 +44,8 @@ async def app(scope, receive, send):
             await send({"type": "lifespan.startup.failed", "message": "no database"})
             return
         note("start")
+        if (HERE / "slow").exists():
+            await trio.sleep(60)
         await send({"type": "lifespan.startup.complete"})
         await receive()
         note("end")
@@ -50,6 +53,9 @@ async def app(scope, receive, send):
         return
     if scope["path"] == "/exit":
         os._exit(3)
+    if scope["path"] == "/stuck":
+        note("stuck")
+        time.sleep(60)
     if scope["path"] == "/slow":
         note("slow")
         await trio.sleep(1)
@@ -83,10 +89,10 @@ class Site:
                 await trio.sleep(0.01)
 
     @asynccontextmanager
-    async def serve(self, command: tuple[str, ...], *options: str, workers: int) -> AsyncIterator[tuple[Child, str]]:
+    async def serve(self, command: tuple[str, ...], *, workers: int) -> AsyncIterator[tuple[Child, str]]:
         """Serve it; yields the process and the URL when all workers have started."""
         port = free_port()
-        arguments = (*command, "-b", f"127.0.0.1:{port}", "-w", str(workers), *options, "module:app")
+        arguments = (*command, "-b", f"127.0.0.1:{port}", "-w", str(workers), "module:app")
         async with open_child(*arguments, folder=str(self.folder)) as child:
             url = f"http://127.0.0.1:{port}"
             await self.until(lambda: child.errors().count("Running on ") == workers)
@@ -135,6 +141,27 @@ async def test_a_second_signal_does_not_wait(site: Site) -> None:
         assert await child.end() == 0
         with suppress(trio.BrokenResourceError):
             assert b"200" not in bytes(await stream.receive_some())[:20]
+
+
+async def test_a_worker_that_does_not_end_is_killed(site: Site) -> None:
+    """Nothing reaches a worker that is busy for ever; some seconds after the second signal it is over."""
+    async with site.serve(OURS, workers=2) as (child, url), await connect(url) as stream:
+        await stream.send_all(request_head("/stuck"))
+        await site.until(lambda: site.noted("stuck") != [])
+        child.send(signal.SIGTERM)
+        await trio.sleep(0.2)
+        child.send(signal.SIGTERM)
+        assert await child.end() == 4
+        assert child.errors().endswith(" died: killed by SIGKILL\n")
+
+
+async def test_a_start_can_be_stopped(site: Site) -> None:
+    """Nobody has to wait for workers that have not started yet."""
+    (site.folder / "slow").touch()
+    async with open_child(*OURS, "-b", "127.0.0.1:0", "-w", "2", "module:app", folder=str(site.folder)) as child:
+        await site.until(lambda: site.noted("start") != [])
+        assert await child.stop(signal.SIGTERM) == 0
+        assert child.errors() == ""
 
 
 async def test_a_worker_that_dies_is_a_failure(site: Site) -> None:
