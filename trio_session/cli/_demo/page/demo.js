@@ -56,6 +56,7 @@ function connect() {
     if (mine !== socket) return;
     $("live").textContent = "not connected";
     $("live").classList.remove("on");
+    draw();
     setTimeout(() => { if (mine === socket) connect(); }, 1000);
   });
 }
@@ -67,6 +68,7 @@ function hear(event) {
     processes.see(event.pid, "worker");
     $("live").textContent = driver === "redis" ? "live, sessions in Redis, served by" : "live, sessions in memory, served by";
     $("live").classList.add("on");
+    draw();
     $("kill").title = driver === "redis" ? "" : "A process of its own can be killed: make demo DRIVER=redis";
     if (driver !== "redis") $("lease-text").textContent += " (To kill a whole process, start the demo with DRIVER=redis.)";
     showProcesses();
@@ -126,7 +128,7 @@ function drawLease() {
   }
   const mine = open.find((span) => span.purpose === "hold" && span.requestedAt > askedAt);
   const holds = mine !== undefined && mine.acquiredAt !== undefined && mine.endedAt === undefined;
-  $("hold").disabled = mine !== undefined;
+  $("hold").disabled = mine !== undefined || socket?.readyState !== WebSocket.OPEN;
   for (const id of ["finish", "crash"]) $(id).disabled = !holds;
   $("kill").disabled = !holds || driver !== "redis";
   if (open.length) setTimeout(draw, STEP);
