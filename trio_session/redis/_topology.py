@@ -61,8 +61,9 @@ class Topology(ABC):
 
     async def drain(self) -> None:
         """Wait until everything sent before has been answered, or cannot be."""
-        for node in self.nodes:
-            await node.link.drain()
+        async with trio.open_nursery() as nursery:
+            for node in self.nodes:
+                nursery.start_soon(node.link.drain)
 
     def post(self, key: str, script: Script, arguments: bytes) -> None:
         """Have a script run whose answer interests nobody."""
