@@ -77,7 +77,7 @@ class Block(AbstractAsyncContextManager[dict[str, Any]]):
         timeout = self._lifecycle._timeout(self._timeout)
         span = self._open_span(timeout)
         try:
-            hold = await self._lifecycle._take(block=True, place=self._place, decode=self._decode)
+            hold = await self._lifecycle._take(until=span.due, block=True, place=self._place, decode=self._decode)
         except BaseException as error:
             if not span.__exit__(type(error), error, error.__traceback__):
                 raise

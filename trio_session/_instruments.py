@@ -79,14 +79,14 @@ class LockWatch:
 
     __slots__ = ("_acquired_at", "_deadline", "_instruments", "_number", "_requested_at", "_tag")
 
-    def __init__(self, instruments: Instruments, key: str, number: int) -> None:
+    def __init__(self, instruments: Instruments, key: str, number: int, until: float) -> None:
         self._instruments = instruments
         self._tag = _tag(key)
         self._number = number
         self._requested_at = trio.current_time()
         self._acquired_at: float | None = None
         # Asked now, as a scope that is cancelled has no deadline any more.
-        self._deadline = trio.current_effective_deadline()
+        self._deadline = min(until, trio.current_effective_deadline())
         self._tell("lock_requested")
 
     def acquired(self) -> None:

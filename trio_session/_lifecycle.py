@@ -177,8 +177,8 @@ class Lifecycle:
         hold.lock.lease.refuse_lost()
         return hold.work.begin()
 
-    async def _take(self, *, block: bool, place: Place, decode: bool = True) -> Hold:
-        """Wait for the lock, and read the newest data."""
+    async def _take(self, *, until: float, block: bool, place: Place, decode: bool = True) -> Hold:
+        """Wait for the lock, and read the newest data; the caller gives up at `until`."""
         self._used = True
         engine, known = self._engine, self._known
         while True:
@@ -191,6 +191,7 @@ class Lifecycle:
             key = known.key(id)
             lock = await engine.locks.take(
                 key,
+                until=until,
                 block=block,
                 wanted=lambda id=id: known.anchor == id and not self._over(),  # type: ignore[misc]
             )

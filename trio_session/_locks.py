@@ -111,11 +111,12 @@ class Locks:
         if reason != "request_ended":
             self._locks_lost += 1
 
-    async def take(self, key: str, *, block: bool, wanted: Callable[[], bool]) -> HeldLock | None:
+    async def take(self, key: str, *, until: float, block: bool, wanted: Callable[[], bool]) -> HeldLock | None:
         """Wait for the lock of `key`.
 
         Args:
             key: the session's.
+            until: trio time at which the caller gives up.
             block: it will be held by an `async with` block.
             wanted: asked after each wait; if it is no longer wanted, the result is None.
 
@@ -123,7 +124,7 @@ class Locks:
         """
         number = next(self._numbers)
         token = f"{self._name}{number:08x}"
-        watch = LockWatch(self._instruments, key, number) if self._instruments else None
+        watch = LockWatch(self._instruments, key, number, until) if self._instruments else None
         # Whoever need not wait goes on to the store, whose `acquire` is a checkpoint.
         waits = not self._gate.enter_at_once(key, block=block)
         try:

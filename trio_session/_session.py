@@ -185,8 +185,8 @@ class Session(Lifecycle, Mapping[str, Any]):
             await self._deepen(hold)
             return
         timeout = self._timeout(timeout)
-        with self._engine.locks.span(timeout):
-            await self._take(block=False, place=place_above(1))
+        with self._engine.locks.span(timeout) as span:
+            await self._take(until=span.due, block=False, place=place_above(1))
             return
         raise self._timed_out(timeout)
 
