@@ -304,17 +304,15 @@ def _may_go_on(reign: tuple[int, float] | None) -> bool:
 
 def _loaded(reply: Reply, *, granted_at: float) -> Loaded:
     """What the scripts have read; scripts/_reading.lua has the format."""
-    match reply:
-        case [bytes(value), int(slid)]:
-            pass
-        case _:
-            raise StorageUnavailableError(f"the server's answer makes no sense: {type(reply).__name__}")
+    value, slid = reply if isinstance(reply, list) and len(reply) == 2 else (None, None)
+    if not isinstance(value, bytes):
+        raise StorageUnavailableError(f"the server's answer makes no sense: {type(reply).__name__}")
+    if value[:4] == b"ts1=" and len(value) >= _HEADER:
+        return Loaded(value[4:20], value[_HEADER:], None, slid == 1, granted_at)
     if not value:
         return Loaded(granted_at=granted_at)
     if value[:3] == b"ts1" and len(value) >= _HEADER:
         kind = value[3:4]
-        if kind == b"=":
-            return Loaded(value[4:20], value[_HEADER:], None, slid == 1, granted_at)
         if kind in _END_OF:
             return Loaded(ended=_END_OF[kind], granted_at=granted_at)
         if kind == b"?":  # not even a string
