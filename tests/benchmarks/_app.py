@@ -52,6 +52,7 @@ async def main() -> None:
     config.bind = ["127.0.0.1:0"]
     config.errorlog = None
     config.keep_alive_max_requests = 1_000_000_000
+    config.keep_alive_timeout = 600.0  # seconds: while others have their turns, nobody is sent away
     app = make_app(*sys.argv[1:3])
     async with trio.open_nursery() as nursery:
         stop = trio.Event()

@@ -132,7 +132,10 @@ async def test_sigterm_in_the_middle_of_the_load() -> None:
 
 
 async def test_broken_connections_among_good_ones() -> None:
-    """Not one good request fails, whatever others do on connections of their own."""
+    """Not one good request fails, whatever others do on connections of their own.
+
+    The good ones go on until there were enough of both: the machine is shared out as it likes.
+    """
     rng = Random(1)
     good = amount(1_000, 10_000)
     with redis_server() as server:
@@ -144,7 +147,7 @@ async def test_broken_connections_among_good_ones() -> None:
             broken = 0
 
             async def click(client: Client) -> None:
-                for _ in range(good // len(clients) + 1):
+                while len(client.counts) <= good // len(clients) or broken <= good / 100:
                     assert await client.click()
                 await client.close()
 
@@ -153,11 +156,11 @@ async def test_broken_connections_among_good_ones() -> None:
                 while True:
                     match rng.randrange(5):
                         case 0:
-                            await behind_a_handshake(victim, "/close")
+                            await behind_a_handshake(victim, "/close", pause=trio.sleep)
                         case 1:
-                            await into_an_answered_stream(victim)
+                            await into_an_answered_stream(victim, pause=trio.sleep)
                         case 2:
-                            await after_the_last_frame(victim)
+                            await after_the_last_frame(victim, pause=trio.sleep)
                         case 3:
                             async with await connect(url) as stream:
                                 await stream.send_all(os.urandom(rng.randrange(1, 1000)))
@@ -178,4 +181,3 @@ async def test_broken_connections_among_good_ones() -> None:
         assert commits(log) == {client.id: client.counts for client in clients}
         assert not keys_left(server)
         print(f"{sum(len(c.counts) for c in clients)} good requests, {broken} broken connections")  # noqa: T201
-        assert broken > good / 100

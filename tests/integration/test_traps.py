@@ -17,6 +17,9 @@ from ._clients import connect, fetch, open_h2, read_answer, request_head
 from ._servers import Serve, Server, both, plain, start
 from ._serving import count_tasks, eventually, respond
 
+# How to wait until the server has seen what was sent to it; in another process, that takes some time.
+Pause = Callable[[float], Awaitable[None]]
+
 CHUNKS = 20  # more than Hypercorn's queue has room for
 
 
@@ -52,7 +55,7 @@ def app_of(story: Story) -> ASGIApp:
 # -- a broken connection ---------------------------------------------------------------------------------------------
 
 
-async def behind_a_handshake(server: Server, path: str = "/") -> None:
+async def behind_a_handshake(server: Server, path: str = "/", *, pause: Pause = wait_all_tasks_blocked) -> None:
     """A WebSocket handshake, and one byte too many. It must meet an application that is just about to accept."""
     upgrade = [
         (b"connection", b"upgrade"),
@@ -65,27 +68,27 @@ async def behind_a_handshake(server: Server, path: str = "/") -> None:
             break
         async with await connect(server.url) as stream:
             await stream.send_all(request_head(path, headers=upgrade) + b"x")
-            await wait_all_tasks_blocked(0.005)
+            await pause(0.005)
 
 
-async def into_an_answered_stream(server: Server) -> None:
+async def into_an_answered_stream(server: Server, *, pause: Pause = wait_all_tasks_blocked) -> None:
     """HTTP/2: an upload that was answered before it began."""
     async with open_h2(server.url) as client:
         upload = await client.request("/", method="POST", end=False)
         await upload.whole_answer()
         await upload.send(b"late")
-        await wait_all_tasks_blocked()
+        await pause(0.0)
 
 
-async def after_the_last_frame(server: Server) -> None:
+async def after_the_last_frame(server: Server, *, pause: Pause = wait_all_tasks_blocked) -> None:
     """HTTP/2: the closing frame of a WebSocket, after the application has ended."""
     async with open_h2(server.url) as client:
         fields = [(b":protocol", b"websocket"), (b"sec-websocket-version", b"13")]
         socket = await client.request("/close", method="CONNECT", headers=fields, end=False)
         await socket.receive(0)
-        await wait_all_tasks_blocked()
+        await pause(0.0)
         await socket.send(b"\x88\x82\x00\x00\x00\x00\x03\xe8")
-        await wait_all_tasks_blocked()
+        await pause(0.0)
 
 
 @both
