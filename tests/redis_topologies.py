@@ -53,10 +53,11 @@ class Replicated:
         return f"redis+sentinel://{hosts}/{SERVICE}/0"
 
     def primary(self) -> RedisServer:
-        """The one that all Sentinels say it is."""
+        """The one that all Sentinels that are there say it is."""
         said: set[int] = set()
         while len(said) != 1:  # not all of them have heard of the last election
-            said = {int(ask(each, "SENTINEL", "GET-MASTER-ADDR-BY-NAME", SERVICE)[1]) for each in self.sentinels}
+            asked = [each for each in self.sentinels if each.process is not None]
+            said = {int(ask(each, "SENTINEL", "GET-MASTER-ADDR-BY-NAME", SERVICE)[1]) for each in asked}
         return self.servers[self.ports.index(said.pop())]
 
     def has_elected(self, *, instead_of: RedisServer) -> bool:

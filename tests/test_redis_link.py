@@ -284,10 +284,9 @@ async def test_no_redis_on_the_other_side(mock_clock: MockClock, caplog: pytest.
 # -- and a real server ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.timeout(120)
 async def test_no_reply_ever_reaches_the_wrong_caller(capsys: pytest.CaptureFixture[str]) -> None:
-    """200 tasks ask a real server for 100 000 echoes, many are cancelled meanwhile; each gets its own echo or none."""
-    total = 1_000_000 if os.environ.get("TRIO_SESSION_LONG") == "1" else 100_000
+    """200 tasks ask a real server for 10 000 echoes, many are cancelled meanwhile; each gets its own echo or none."""
+    total = 1_000_000 if os.environ.get("TRIO_SESSION_LONG") == "1" else 10_000
     heard = cancelled = 0
     rng = random.Random(1)
     numbers = iter(range(total))

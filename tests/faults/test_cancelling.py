@@ -24,7 +24,7 @@ async def test_a_storm_of_cancellations() -> None:
             calm = storm.hire(cancel_within=0.0, tasks=5)
             await calm.ready()
             calm.begin()
-            await trio.sleep(amount(1.5, 60.0))
+            await trio.sleep(amount(1.0, 60.0))
             attempts = await storm.finish()
         outcomes = Counter(attempt.outcome for attempt in attempts)
         assert outcomes.keys() == {"ok", "cancelled"}

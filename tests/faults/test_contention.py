@@ -12,8 +12,8 @@ from ._harness import amount, crew
 async def test_many_processes_one_session() -> None:
     """However many tabs of one visitor are open, on however many processes, no click is lost and none counts twice."""
     with redis_server() as server:
-        async with crew(server, processes=amount(4, 8), tasks=25) as team:
-            await trio.sleep(amount(1.5, 60.0))
+        async with crew(server, processes=amount(3, 8), tasks=25) as team:
+            await trio.sleep(amount(1.0, 60.0))
         assert all(worker.history()[0] for worker in team.workers)
 
 
@@ -21,7 +21,7 @@ async def test_many_sessions() -> None:
     """Visitors do not get in each other's way."""
     with redis_server() as server:
         async with crew(server, processes=amount(2, 4), tasks=250, sessions=amount(100, 250), step=7):
-            await trio.sleep(amount(1.5, 60.0))
+            await trio.sleep(amount(0.8, 60.0))
 
 
 async def test_large_sessions_and_busy_processes() -> None:

@@ -53,7 +53,7 @@ async def test_locks_expire_at_any_time() -> None:
     with redis_server() as server:
         async with crew(server, processes=2, tasks=4, sessions=2, hold=0.005) as team:
             with server.client() as client:
-                until = trio.current_time() + amount(1.5, 30.0)
+                until = trio.current_time() + amount(1.0, 30.0)
                 while trio.current_time() < until:
                     for key in client.scan_iter(f"{PREFIX}:*:l"):
                         client.pexpire(key, 1)

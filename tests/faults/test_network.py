@@ -22,7 +22,7 @@ async def test_one_byte_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     with redis_server() as server:
         async with open_proxy(server.port) as proxy:
             proxy.piece, proxy.control_too = 1, True
-            async with manager_on(server, proxy.url) as one, manager_on(server, proxy.url) as two:
+            async with manager_on(server, proxy.url) as one, manager_on(server) as two:
                 ((_, id),) = await make_sessions(one, 1)
                 async with trio.open_nursery() as nursery:
                     for manager in (one, two) * amount(2, 50):

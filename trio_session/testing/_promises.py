@@ -72,7 +72,7 @@ class Bench:
             async with trio.open_nursery() as nursery:
                 for _ in range(count):
                     nursery.start_soon(wait)
-                    await self.advance(LEASE / 50)
+                    await self.advance(LEASE / 20)
                 yield granted
                 nursery.cancel_scope.cancel()
 
