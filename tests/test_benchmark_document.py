@@ -10,6 +10,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
+from tests.benchmarks import _beside
 from tests.benchmarks._beside import Plan, measure_peers
 from tests.benchmarks._document import files
 from tests.benchmarks._figures import Contest, Cost, Figures, Record
@@ -200,8 +201,11 @@ def where(test: Callable[[Peer], bool]) -> Peer:
     return next(peer for peer in PEERS if test(peer))
 
 
-def test_numbers_can_be_had_and_who_cannot_start_does_not_stop_the_others() -> None:
+def test_numbers_can_be_had_and_who_cannot_start_does_not_stop_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
     """Our own application is measured over HTTP beside one that is not there."""
+    monkeypatch.setattr(_beside, "CLIENTS", 4)
+    monkeypatch.setattr(_beside, "CONTENDERS", 4)
+    monkeypatch.setattr(_beside, "_ALONE", 10)
     ours = where(lambda peer: peer.name == OURS and peer.store == "redis")
     nobody = Peer(name="nobody", module="none", server="none", command="no_such_module {fd}", lock="none", packages=())
     measured = measure_peers(Plan(rounds=1, seconds=0.1), [nobody, ours])

@@ -1,8 +1,12 @@
-"""The examples do what their first lines say: each as a process, in real time, with a bound on every wait."""
+"""The examples do what their first lines say: each as a process, in real time, with a bound on every wait.
+
+The chat has many tests: those to which the process does not matter serve it in this one.
+"""
 
 from __future__ import annotations
 
 import json
+import runpy
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -14,6 +18,7 @@ import pytest
 import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_stream
 
+from .integration._servers import Serve, Server, ours, plain, start
 from .test_cli import PATIENCE, Child, open_child
 
 EXAMPLES = Path(__file__).parent.parent / "examples"
@@ -26,6 +31,14 @@ async def open_example(name: str, *arguments: str) -> AsyncIterator[tuple[Child,
         yield child, await child.url()
         assert await child.stop() == 0, child.errors()
         assert child.errors() == ""
+
+
+@asynccontextmanager
+async def open_here(name: str, serve: Serve = ours) -> AsyncIterator[Server]:
+    """Serve the application of an example in this process, with a state of its own."""
+    async with start(serve, runpy.run_path(str(EXAMPLES / name))["app"]) as server:
+        yield server
+    assert server.error is None
 
 
 def open_browser(url: str) -> httpx.AsyncClient:
@@ -170,11 +183,11 @@ async def test_chat() -> None:
 
 async def test_chat_two_tabs_are_one_person() -> None:
     """Whatever either of them does; and while one is open, they are here."""
-    async with open_example("chat_websocket.py") as (_, url), open_tab(url) as bob, open_tab(url) as ada:
+    async with open_here("chat_websocket.py") as room, open_tab(room.url) as bob, open_tab(room.url) as ada:
         await bob.says(name="Bob")
         await ada.says(name="Ada")
         await bob.sees({"Bob": 1, "Ada": 1})
-        async with open_tab(url, ada.cookie) as second:
+        async with open_tab(room.url, ada.cookie) as second:
             assert await second.hears("you") == "Ada"
             await bob.sees({"Bob": 1, "Ada": 2})
             await second.says(name="Ada L.")
@@ -188,16 +201,16 @@ async def test_chat_two_tabs_are_one_person() -> None:
 
 async def test_chat_knows_who_comes_back() -> None:
     """After a reload they have their name and their count, and hear when they were seen last; so do the others."""
-    async with open_example("chat_websocket.py") as (_, url), open_tab(url) as bob:
+    async with open_here("chat_websocket.py") as room, open_tab(room.url) as bob:
         await bob.says(name="Bob")
-        async with open_tab(url) as ada:
+        async with open_tab(room.url) as ada:
             assert await ada.hears("lastSeen") is None
             await ada.says(name="Ada")
             await bob.sees({"Bob": 1, "Ada": 1})
             await ada.says(say="one")
             await bob.line()
         seen = await bob.sees({"Bob": 1, "Ada": 0})
-        async with open_tab(url, ada.cookie) as ada:
+        async with open_tab(room.url, ada.cookie) as ada:
             assert await ada.hears("lastSeen") == seen["Ada"]
             await bob.sees({"Bob": 1, "Ada": 1})
             await ada.says(say="two")
@@ -206,7 +219,7 @@ async def test_chat_knows_who_comes_back() -> None:
 
 async def test_chat_bears_nonsense() -> None:
     """What is not JSON closes a tab, and what our page would not say does nothing; nobody else notices."""
-    async with open_example("chat_websocket.py") as (_, url), open_tab(url) as ada, open_tab(url) as vandal:
+    async with open_here("chat_websocket.py") as room, open_tab(room.url) as ada, open_tab(room.url) as vandal:
         for nonsense in ("[]", "1", '{"say": 5}', '{"name": " "}', '{"say": "", "name": []}', "{"):
             await vandal.ws.send_message(nonsense)
         with pytest.raises(ConnectionClosed) as caught:
@@ -219,7 +232,7 @@ async def test_chat_bears_nonsense() -> None:
 
 async def test_chat_has_a_page() -> None:
     """It needs nothing from elsewhere."""
-    async with open_example("chat_websocket.py") as (_, url), open_browser(url) as browser:
+    async with open_here("chat_websocket.py") as room, open_browser(room.url) as browser:
         answer = await browser.get("/")
         assert answer.headers["content-type"].startswith("text/html")
         assert "/room" in answer.text
@@ -235,7 +248,7 @@ async def test_chat_refuses_other_sites() -> None:
         "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
         "Origin": "https://elsewhere.example",
     }
-    async with open_example("chat_websocket.py") as (_, url), open_browser(url) as browser:
+    async with open_here("chat_websocket.py") as room, open_browser(room.url) as browser:
         assert (await browser.get("/room", headers=handshake)).status_code == 403
 
 
@@ -266,15 +279,17 @@ async def test_the_port_may_come_from_the_environment() -> None:
         assert await child.stop() == 0
 
 
-@pytest.mark.parametrize(
-    ("name", "path", "status"),
-    [("counter", "/visits", 200), ("login", "/", 200), ("plain_asgi", "/", 200), ("chat_websocket", "/", 200)],
-)
-async def test_hypercorn_serves_them(name: str, path: str, status: int) -> None:
+async def test_hypercorn_serves_them() -> None:
     """`hypercorn -k trio counter:app` in their folder does it as well."""
-    command = ("-m", "hypercorn", "-k", "trio", "--bind", "127.0.0.1:0", f"{name}:app")
+    command = ("-m", "hypercorn", "-k", "trio", "--bind", "127.0.0.1:0", "counter:app")
     async with open_child(*command, folder=str(EXAMPLES), joined=True) as child:
         async with open_browser(await child.url()) as browser:
-            answer = await browser.get(path)
-        assert answer.status_code == status
+            assert (await browser.get("/visits")).json() == {"visits": 1}
         assert await child.stop() == 0
+
+
+@pytest.mark.parametrize("name", ["login.py", "plain_asgi.py", "chat_websocket.py"])
+async def test_hypercorn_serves_the_others(name: str) -> None:
+    """They need nothing from our server."""
+    async with open_here(name, plain) as server, open_browser(server.url) as browser:
+        assert (await browser.get("/")).status_code == 200

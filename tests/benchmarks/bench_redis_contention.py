@@ -20,6 +20,7 @@ from ._redis_peers import TASKS, Ours, Tally, open_ours, opened_theirs
 COMPARISONS: tuple[Comparison, ...] = ()
 
 OURS = "locked()"
+CROWDS = (1, 10)  # tasks in each of two processes
 PEERS = {"redis-py asyncio Lock, sleep=0.1 (its default)": 0.1, "redis-py asyncio Lock, sleep=0.002": 0.002}
 
 
@@ -94,7 +95,7 @@ async def report_handover(rounds: int, seconds: float) -> str:
         "| two processes, one session | hand-overs | median ms | p99 ms | changes/s | acquires per commit |",
         "|---|--:|--:|--:|--:|--:|",
     ]
-    for tasks in (1, 10):
+    for tasks in CROWDS:
         async with _handover_server() as (server, id):
             lines.append(_hand_over(server, id, tasks, max(0.2, rounds * seconds)))
     return "\n".join(lines)

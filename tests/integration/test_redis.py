@@ -18,6 +18,7 @@ import trio
 from tests.redis_servers import RedisServer, free_port, redis_server
 
 LIMIT = 25.0  # seconds
+LEASE = "2"  # seconds; less than the default, for the one who waits for the lock of the dead
 
 # The README's first block; and who answers, how to be slow, and a word at the end.
 MODULE = """
@@ -93,7 +94,7 @@ async def served(folder: Path, server: RedisServer, *, workers: int = 2) -> Asyn
     port = free_port()
     command = [sys.executable, "-m", "hypercorn", "-k", "trio", "-w", str(workers)]
     command += ["-b", f"127.0.0.1:{port}", "module:app"]
-    environ = {**os.environ, "SESSION_DRIVER": "redis", "REDIS_URL": server.url}
+    environ = {**os.environ, "SESSION_DRIVER": "redis", "REDIS_URL": server.url, "SESSION_LOCK_LEASE": LEASE}
     process = await trio.lowlevel.open_process(
         command, cwd=folder, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
     )
@@ -116,16 +117,19 @@ async def test_two_workers_share_their_sessions(tmp_path: Path) -> None:
         with trio.fail_after(LIMIT):
             async with served(tmp_path, server) as program:
                 workers: set[int] = set()
-                async with httpx.AsyncClient(base_url=program.url, timeout=LIMIT) as browser:
+                each = httpx.Limits(max_keepalive_connections=0)  # a connection for each click
+                async with (
+                    httpx.AsyncClient(base_url=program.url, timeout=LIMIT) as browser,
+                    httpx.AsyncClient(base_url=program.url, timeout=LIMIT, limits=each) as tabs,
+                ):
                     assert (await browser.get("/visits")).json()["visits"] == 1
+                    tabs.cookies = browser.cookies
                     counts: list[int] = []
-                    cookies = dict(browser.cookies)
 
                     async def click() -> None:
-                        async with httpx.AsyncClient(base_url=program.url, timeout=LIMIT, cookies=cookies) as tab:
-                            answer = (await tab.get("/visits")).json()
-                            counts.append(answer["visits"])
-                            workers.add(answer["worker"])
+                        answer = (await tabs.get("/visits")).json()
+                        counts.append(answer["visits"])
+                        workers.add(answer["worker"])
 
                     for _ in range(5):
                         counts.clear()
@@ -172,7 +176,7 @@ async def test_a_worker_dies_with_a_lock(tmp_path: Path) -> None:
     """A worker that is killed in mid-request keeps others waiting for its lease, no longer; nothing of it is kept."""
     with redis_server() as server:
         with trio.fail_after(LIMIT):
-            async with served(tmp_path, server) as program:
+            async with served(tmp_path, server, workers=1) as program:
                 async with httpx.AsyncClient(base_url=program.url, timeout=LIMIT) as browser:
                     assert (await browser.get("/visits")).json()["visits"] == 1
                     cookies = dict(browser.cookies)
@@ -188,7 +192,7 @@ async def test_a_worker_dies_with_a_lock(tmp_path: Path) -> None:
                     os.killpg(program.process.pid, signal.SIGKILL)
                 await program.process.wait()
             async with (
-                served(tmp_path, server) as program,
+                served(tmp_path, server, workers=1) as program,
                 httpx.AsyncClient(base_url=program.url, timeout=LIMIT, cookies=cookies) as browser,
             ):
                 assert (await browser.get("/visits")).json()["visits"] == 2
