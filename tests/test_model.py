@@ -354,4 +354,4 @@ class TwoSessions(RuleBasedStateMachine):
 
 
 TestTwoSessions = TwoSessions.TestCase
-TestTwoSessions.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)
+TestTwoSessions.settings = settings(max_examples=min(60, settings().max_examples), stateful_step_count=30)

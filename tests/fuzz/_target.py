@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Sequence
-from pathlib import Path
 
 import trio
 from werkzeug.datastructures import FileStorage
@@ -14,9 +12,7 @@ from tests.web_peer import Peer
 from trio_session import SessionManager
 from trio_session.web import App, Request
 
-__all__ = ["Bounded", "Target"]
-
-_MOST_GROWTH = 16_000_000  # bytes; a leak of a hundred bytes for each input is more in `make soak`
+__all__ = ["Target"]
 
 
 class Target:
@@ -74,25 +70,3 @@ class Target:
         """Count the tasks that are there by themselves."""
         await trio.testing.wait_all_tasks_blocked()
         self._tasks = count_tasks()
-
-
-class Bounded:
-    """Looks at the memory of this process a third of the way, and at the end (Linux)."""
-
-    def __init__(self) -> None:
-        self._counted = 0
-        self._sizes: list[int] = []
-
-    def count(self) -> None:
-        self._counted += 1
-        if self._counted & (self._counted - 1) == 0:  # at each power of two
-            self._sizes.append(_memory_in_use())
-
-    def check(self) -> None:
-        """The second half of the inputs needed no memory that the first one had not."""
-        assert _memory_in_use() - self._sizes[-1] < _MOST_GROWTH
-
-
-def _memory_in_use() -> int:
-    gc.collect()
-    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096

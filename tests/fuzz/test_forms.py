@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 
 import pytest
 import trio
 from hypothesis import given, settings, strategies as st
+from werkzeug.exceptions import HTTPException
 
 from trio_session import SessionConfig, open_session_manager
 from trio_session.web._forms import parse_multipart
 
-from ._inputs import examples, inputs, trying
-from ._target import Bounded, Target
+from ._inputs import EXAMPLES, inputs, parser_inputs, trying
+from ._target import Target
 
 WORDS = [
     b"\r\n",
@@ -47,7 +49,6 @@ async def target() -> AsyncIterator[Target]:
 
 async def test_forms(target: Target) -> None:
     """200, or the client is told that it was its mistake; no form is larger than allowed, and files are closed."""
-    bounded = Bounded()
     breaker, stream = inputs("forms", WORDS)
     for data in stream:
         kind, _, body = data.partition(b"\n")
@@ -57,15 +58,25 @@ async def test_forms(target: Target) -> None:
             assert peer.status in {200, 400, 413}
             assert sum(len(value.encode("utf-8", "replace")) for _, value in target.fields) <= 3 * 2_000
             assert len(target.fields) + len(target.files) <= 10
-        bounded.count()
-    bounded.check()
+
+
+async def test_parsing_forms() -> None:
+    """A body is a form within the limits, or the client's mistake."""
+    breaker, stream = parser_inputs("forms", WORDS)
+    for data in stream:
+        pieces = breaker.pieces(data.partition(b"\n")[2])
+        with trying(data), trio.fail_after(60), suppress(HTTPException):
+            form = await parse_multipart(reader(pieces), "B", max_memory=2_000, max_parts=10)
+            form.close()
+            assert sum(len(value) for _, value in form.fields.items(multi=True)) <= 2_000
+            assert len([*form.fields.items(multi=True), *form.files.items(multi=True)]) <= 10
 
 
 PARTS = st.lists(st.tuples(st.from_regex("[a-z]{1,9}", fullmatch=True), st.binary(), st.booleans()), max_size=9)
 
 
 @given(PARTS, st.lists(st.integers(0, 1_000), max_size=5))
-@settings(max_examples=examples("forms"))
+@settings(max_examples=EXAMPLES)
 def test_what_a_browser_sends_arrives(parts: list[tuple[str, bytes, bool]], cuts: list[int]) -> None:
     """Files to the byte, and fields that are text, wherever the network cuts the body; else it is malformed."""
     boundary = "boundary-that-is-nowhere-else"
@@ -78,16 +89,8 @@ def test_what_a_browser_sends_arrives(parts: list[tuple[str, bytes, bool]], cuts
     ends = sorted(cut for cut in cuts if 0 < cut < len(body))
     pieces = [body[a:b] for a, b in zip([0, *ends], [*ends, len(body)], strict=True)]
 
-    async def read() -> bytes:
-        await trio.lowlevel.checkpoint()
-        while pieces:
-            piece = pieces.pop(0)
-            if piece:
-                return piece
-        return b""
-
     async def main() -> None:
-        form = await parse_multipart(read, boundary, max_memory=None, max_parts=None)
+        form = await parse_multipart(reader(pieces), boundary, max_memory=None, max_parts=None)
         got = [(name, storage.read(), True) for name, storage in form.files.items(multi=True)]
         got += [(name, value.encode(), False) for name, value in form.fields.items(multi=True)]
         form.close()
@@ -95,6 +98,17 @@ def test_what_a_browser_sends_arrives(parts: list[tuple[str, bytes, bool]], cuts
 
     if all(is_file or _is_text(data) for _, data, is_file in parts):
         trio.run(main)
+
+
+def reader(pieces: list[bytes]) -> Callable[[], Awaitable[bytes]]:
+    """What gives one piece after the other, and then the end."""
+    left = iter([piece for piece in pieces if piece])
+
+    async def read() -> bytes:
+        await trio.lowlevel.checkpoint()
+        return next(left, b"")
+
+    return read
 
 
 def _is_text(data: bytes) -> bool:
