@@ -12,6 +12,7 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from trio_session._tasks import open_service_nursery
+from trio_session.redis import _link
 from trio_session.redis._connection import Connection
 from trio_session.redis._link import Link
 from trio_session.redis._resp import pack
@@ -376,13 +377,14 @@ async def test_too_many_commands(mock_clock: MockClock) -> None:
 
 
 @pytest.mark.parametrize("sent", [True, False])
-async def test_room_that_is_made_by_leaving(mock_clock: MockClock, sent: bool) -> None:
+async def test_room_that_is_made_by_leaving(mock_clock: MockClock, monkeypatch: pytest.MonkeyPatch, sent: bool) -> None:
     """If all those in front have gone and the connection is lost, no reply will ever make room; it is there at once."""
+    monkeypatch.setattr(_link, "_MOST_COMMANDS", 500)  # a crowd of 10 000 tasks takes seconds to leave
     async with open_bench() as bench:
         bench.peer.refusal = refused()
         if not sent:
             await bench.peer.hang_up()
-        crowd = [Call(bench.link, bench.nursery, "crowd") for _ in range(MOST)]
+        crowd = [Call(bench.link, bench.nursery, "crowd") for _ in range(500)]
         await wait_all_tasks_blocked()
         (parked,) = await bench.call("parked")
         for call in crowd:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 
 import pytest
 import trio
@@ -13,7 +13,7 @@ from trio_session.redis import open_redis_store
 
 from .promises import check_redis_store
 from .redis_servers import redis_server
-from .redis_topologies import redis_cluster, replicated_redis
+from .redis_topologies import Cluster, Replicated, redis_cluster, replicated_redis
 
 LIFE = Lifetime(idle=100.0)
 
@@ -22,11 +22,14 @@ LIFE = Lifetime(idle=100.0)
 async def test_they_keep_every_promise_of_the_protocol() -> None:
     """The whole conformance suite, on a primary that Sentinels watch and on a cluster at once."""
     with ExitStack() as stack:
-        replicated = stack.enter_context(replicated_redis())
-        cluster = stack.enter_context(redis_cluster())
+
+        async def check(topology: AbstractContextManager[Replicated | Cluster]) -> None:
+            site = await trio.to_thread.run_sync(stack.enter_context, topology)
+            await check_redis_store(site.url)
+
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(check_redis_store, replicated.url)
-            nursery.start_soon(check_redis_store, cluster.url)
+            nursery.start_soon(check, replicated_redis())
+            nursery.start_soon(check, redis_cluster())
 
 
 async def test_leases_of_a_server_that_is_away() -> None:

@@ -282,7 +282,7 @@ class Crew:
     async def _last(self) -> dict[str, Last]:
         """What the server has in the end. It is read under the lock, so each lock can be had."""
         last: dict[str, Last] = {}
-        async with manager_on(self.server) as manager, trio.open_nursery() as nursery:
+        async with manager_on(self.server, lock_lease=5.0) as manager, trio.open_nursery() as nursery:
 
             async def look(name: str, id: str) -> None:
                 async with manager.session(id).locked(timeout=5 + MARGIN) as data:

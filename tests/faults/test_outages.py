@@ -22,7 +22,7 @@ async def test_the_server_dies_in_mid_commit() -> None:
     with redis_server(**DURABLE) as server:
         async with crew(server, processes=2, tasks=5, sessions=2) as team:
             recoveries: list[float] = []
-            for _ in range(amount(2, 50)):
+            for _ in range(amount(1, 50)):
                 await team.progress(20)
                 server.kill()
                 await trio.sleep(0.2)
@@ -73,7 +73,7 @@ async def test_the_server_pauses() -> None:
 async def count_while_it_pauses(pause: Pause) -> None:
     options: dict[str, Any] = {"enable_debug_command": "yes"} if pause is sleep else {}
     with redis_server(**options) as server:
-        async with crew(server, processes=2, tasks=8, sessions=2, lease=5.0, lock_timeout=12.0) as team:
+        async with crew(server, processes=amount(1, 2), tasks=8, sessions=2, lease=5.0, lock_timeout=12.0) as team:
             for _ in range(amount(1, 20)):
                 await team.progress(50)
                 await trio.to_thread.run_sync(pause, server)
@@ -93,7 +93,7 @@ async def test_connections_are_killed_all_the_time() -> None:
 
 async def count_while_connections_die(kind: str) -> None:
     with redis_server() as server:
-        async with crew(server, processes=2, tasks=5, sessions=2) as team:
+        async with crew(server, processes=amount(1, 2), tasks=5, sessions=2) as team:
             killed = 0
             with server.client() as client:
                 until = trio.current_time() + amount(1.2, 30.0)
