@@ -18,18 +18,20 @@ import trio
 from tests.redis_servers import RedisServer, free_port, redis_server
 
 LIMIT = 25.0  # seconds
-LEASE = "2"  # seconds; less than the default, for the one who waits for the lock of the dead
 
-# The README's first block; and who answers, how to be slow, and a word at the end.
+# The README's first block, with a short lease for the one who waits for the lock of the dead; and who answers, how to
+# be slow, and a word at the end.
 MODULE = """
 import os
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import trio
 
+from trio_session import SessionConfig
 from trio_session.web import App, Request
 
-app = App()
+app = App(replace(SessionConfig.from_env(), lock_lease=2.0))
 
 
 @app.get("/visits")
@@ -94,7 +96,7 @@ async def served(folder: Path, server: RedisServer, *, workers: int = 2) -> Asyn
     port = free_port()
     command = [sys.executable, "-m", "hypercorn", "-k", "trio", "-w", str(workers)]
     command += ["-b", f"127.0.0.1:{port}", "module:app"]
-    environ = {**os.environ, "SESSION_DRIVER": "redis", "REDIS_URL": server.url, "SESSION_LOCK_LEASE": LEASE}
+    environ = {**os.environ, "SESSION_DRIVER": "redis", "REDIS_URL": server.url}
     process = await trio.lowlevel.open_process(
         command, cwd=folder, env=environ, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
     )

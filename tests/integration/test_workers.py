@@ -67,6 +67,9 @@ async def app(scope, receive, send):
 
 PLAIN = ("-m", "hypercorn", "-k", "trio")
 OURS = ("-m", "trio_session.cli", "serve")
+# Starts of servers, which a busy machine takes its time for.
+pytestmark = pytest.mark.timeout(120)
+
 # What Hypercorn alone does is looked at by `make faults`.
 both = pytest.mark.parametrize("command", amount([OURS], [PLAIN, OURS]), ids=lambda command: command[-1])
 
