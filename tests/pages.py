@@ -217,7 +217,7 @@ def _commands(text: str) -> Iterator[tuple[str, str]]:
 
 _curl = ArgumentParser(prog="curl", add_help=False, allow_abbrev=False)
 _curl.add_argument("url")
-for flag in ("-s", "-i", "--parallel", "--no-progress-meter"):
+for flag in ("-sS", "-s", "-i", "--parallel", "--no-progress-meter"):
     _curl.add_argument(flag, action="store_true")
 for option in ("-b", "-c", "-d", "-X"):
     _curl.add_argument(option)

@@ -48,7 +48,10 @@ def _run(options: argparse.Namespace) -> int:
     try:
         config = load_config(options.config)
         if config.driver == "local":
-            raise ValueError("sessions live in their processes (driver local), where app.sessions.statistics() counts")
+            raise ValueError(
+                "driver local, whose sessions live in their processes: app.sessions.statistics() counts them there. "
+                "If yours are on Redis: export SESSION_DRIVER=redis REDIS_URL=…"
+            )
         destination = Destination.of(config.redis[config.connection])
     except ValueError as error:
         complain(f"the settings are wrong: {error}")
