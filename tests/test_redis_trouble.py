@@ -14,6 +14,7 @@ from trio_session import CommitUnknownError, LockLostError, RedisConnection, Ses
 from trio_session.redis import RedisStore, _address, _connection, open_redis_store
 from trio_session.redis._address import Destination
 from trio_session.redis._connection import Connection
+from trio_session.redis._supervisor import describe
 
 from .redis_servers import RedisServer, free_port
 from .test_redis_connection import PREPARED, SUBSCRIBED, Scripted, greeting
@@ -412,3 +413,9 @@ async def test_a_socket_that_only_seemed_readable(monkeypatch: pytest.MonkeyPatc
         assert await connection.receive() == b"OK"
     assert alarms.count == 3
     await connection.stream.aclose()
+
+
+def test_words_of_a_server_stay_on_one_line() -> None:
+    """What a stranger at the address says can neither forge a line of the log nor command a terminal."""
+    assert describe(OSError("no\r\n\x1b[2J")) == r"no\r\n\x1b[2J"
+    assert describe(OSError("kein Zugriff für den")) == "kein Zugriff für den"

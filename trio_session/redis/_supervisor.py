@@ -140,5 +140,7 @@ class Supervisor:
 
 
 def describe(reason: BaseException) -> str:
-    """Why, for people. Some errors say nothing themselves, but what caused them does."""
-    return str(reason) or (describe(reason.__cause__) if reason.__cause__ else type(reason).__name__)
+    """Why, for people, on one line. Some errors say nothing themselves, but what caused them does."""
+    text = str(reason) or (describe(reason.__cause__) if reason.__cause__ else type(reason).__name__)
+    # A server's words are logged: none of them may begin another line, nor speak to a terminal.
+    return text if text.isprintable() else text.encode("unicode_escape").decode()
