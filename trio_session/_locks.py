@@ -7,10 +7,11 @@ ids, data and codecs are the Session's.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from itertools import count
 from math import inf
+from typing import TypeVar
 
 import trio
 
@@ -23,6 +24,8 @@ from ._leases import Lease, LeaseKeeper, Terms
 from .abc import Loaded, SessionStore
 
 __all__ = ["HeldLock", "Locks", "SessionStatistics"]
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,21 +242,16 @@ class Locks:
     ) -> Loaded:
         """Move the record to `new_key`, and end the lock; otherwise as `commit`."""
         lease = held.lease
-        self._begin_write(held, span, now)
-        try:
-            version = await self._store.rotate(
-                lease.key,
-                lease.token,
-                version=held.loaded.version,
-                new_key=new_key,
-                blob=blob,
-                life=self._life,
-                reason=reason,
-            )
-        except BaseException as error:
-            self._fail_write(held, error)
-            raise
-        self._end_write(lease)
+        rotation = self._store.rotate(
+            lease.key,
+            lease.token,
+            version=held.loaded.version,
+            new_key=new_key,
+            blob=blob,
+            life=self._life,
+            reason=reason,
+        )
+        version = await self._write(held, rotation, span, now)
         if lease.watch is not None:
             lease.watch.moved(new_key, reason)
         self._free(lease, released=True)
@@ -262,18 +260,22 @@ class Locks:
     async def destroy(self, held: HeldLock, reason: EndReason, span: Span, *, now: float) -> None:
         """Remove the record, and end the lock; otherwise as `commit`."""
         lease = held.lease
-        self._begin_write(held, span, now)
-        try:
-            await self._store.destroy(lease.key, lease.token, reason=reason)
-        except BaseException as error:
-            self._fail_write(held, error)
-            raise
-        self._end_write(lease)
+        await self._write(held, self._store.destroy(lease.key, lease.token, reason=reason), span, now)
         if lease.watch is not None:
             lease.watch.destroyed(reason)
         self._free(lease, released=True)
 
     # What all writes have in common: they cannot be cancelled, they are bounded, and they fail clean.
+
+    async def _write(self, held: HeldLock, write: Awaitable[T], span: Span, now: float) -> T:
+        self._begin_write(held, span, now)
+        try:
+            result = await write
+        except BaseException as error:
+            self._fail_write(held, error)
+            raise
+        self._end_write(held.lease)
+        return result
 
     def _begin_write(self, held: HeldLock, span: Span, now: float) -> None:
         held.ended = True

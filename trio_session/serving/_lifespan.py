@@ -98,8 +98,7 @@ class Lifespan:
         Raises:
             BreakdownError: the application broke down, now or before.
         """
-        if self._phase == "serving":
-            self._phase = "shutdown"
+        self._phase = "shutdown"
         if not self._ended.is_set():
             self._to_app.send_nowait({"type": "lifespan.shutdown"})
             patience = self._config.shutdown_timeout

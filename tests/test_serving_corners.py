@@ -1,0 +1,109 @@
+"""Moments of a server that nobody can bring about from outside: each is a promise of one of its parts."""
+
+from __future__ import annotations
+
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any, cast
+
+import trio
+from hypercorn.config import Config
+from hypercorn.events import Updated
+from hypercorn.trio.worker_context import WorkerContext
+from trio.testing import MockClock
+
+from trio_session._asgi import Message
+from trio_session.serving._application import _WebSocket
+from trio_session.serving._connection import Connection
+from trio_session.serving._processes import Orders, _Supervisor, _Worker
+
+
+@asynccontextmanager
+async def worker_that_runs(program: str) -> AsyncIterator[tuple[_Worker, socket.socket]]:
+    """A worker that is some other program, and the end of the channel that it should have."""
+    ours, theirs = socket.socketpair()
+    with theirs:
+        process = await trio.lowlevel.open_process([sys.executable, "-c", program])
+        worker = _Worker(process, ours)
+        try:
+            yield worker, theirs
+        finally:
+            await worker.aclose()
+
+
+async def test_a_worker_that_was_told_to_end_before_it_could_listen() -> None:
+    """That is an end in order, and no failure to start."""
+    async with worker_that_runs("import os; os.kill(os.getpid(), 15)") as (worker, theirs):
+        theirs.close()
+        assert await worker.started() == []
+
+
+async def test_a_worker_that_is_let_go_does_not_live_on() -> None:
+    """Whatever it is doing, it is gone afterwards."""
+    async with worker_that_runs("import time; time.sleep(60)") as (worker, _):
+        pass
+    assert worker._process.returncode == -signal.SIGKILL
+
+
+async def test_a_renewal_comes_while_there_is_nothing_to_renew() -> None:
+    """SIGHUP during the start, or the end, starts no worker."""
+    supervisor = _Supervisor(Orders("app:app", Config(), 2, [], [], []))
+
+    async def signals() -> AsyncIterator[int]:
+        yield signal.SIGHUP
+        yield signal.SIGTERM
+        yield signal.SIGHUP
+
+    await supervisor.heed(signals())
+    assert supervisor._stopping.is_set()
+    assert not supervisor._workers
+
+
+async def test_a_websocket_that_closes_itself_as_the_server_stops() -> None:
+    """It is closed once, with its own code."""
+    sent: list[Message] = []
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    websocket = _WebSocket(trio.sleep_forever, send)
+    await websocket.send({"type": "websocket.accept"})
+    await websocket.send({"type": "websocket.close", "code": 1000})
+    stopping = trio.Event()
+    stopping.set()
+    await websocket.close_when(stopping, patience=0.0)
+    assert [message.get("code") for message in sent] == [None, 1000]
+
+
+class FakeProtocol:
+    """A protocol that hears how its connection ends."""
+
+    def __init__(self) -> None:
+        self.heard: list[str] = []
+
+    async def handle(self, event: object) -> None:
+        self.heard.append(type(event).__name__)
+
+
+def connection_on(stream: object) -> Connection:
+    return Connection(cast("Any", None), Config(), WorkerContext(None), {}, cast("Any", stream))
+
+
+async def test_the_server_stops_before_a_connection_has_said_a_word(mock_clock: MockClock) -> None:
+    """There is no protocol yet that could say goodbye: nothing happens, and nothing breaks."""
+    await connection_on(None).hurry()
+
+
+async def test_a_connection_that_closes_is_not_kept_open(mock_clock: MockClock) -> None:
+    """Not even by what its protocol still does; a stream that cannot be closed by halves is heard out just the same."""
+    connection = connection_on(object())  # as TLS is: no SocketStream
+    protocol = FakeProtocol()
+    connection._protocol = cast("Any", protocol)
+    await connection._close()
+    closes_at = connection._idle_until
+    await connection._send(Updated(idle=False))
+    assert connection._idle_until == closes_at
+    assert protocol.heard == ["Closed"]
