@@ -55,7 +55,7 @@ docs: $(VENV)/.has-dev ## make a book of docs/, in build/docs
 
 # A limit per test that a busy machine does not reach either; the short forms have the one of pyproject.toml.
 faults: $(VENV)/.has-test ## the long forms of the fault tests, on real Redis servers: [ARGS="-s -k cut"]
-	TRIO_SESSION_FAULTS=full $(BIN)/python -m pytest tests/faults tests/integration/test_workers.py --timeout=900 -o faulthandler_timeout=890 $(ARGS)
+	TRIO_SESSION_FAULTS=full $(BIN)/python -m pytest tests/faults tests/integration/test_workers.py tests/test_benchmarks.py --timeout=900 -o faulthandler_timeout=890 $(ARGS)
 
 soak: $(VENV)/.has-test ## 10 000 locks for ten minutes, ten minutes of faults of all kinds, a million nasty inputs: [ARGS=-s]
 	TRIO_SESSION_FAULTS=soak $(BIN)/python -m pytest tests/faults/test_soak.py tests/faults/test_chaos.py tests/fuzz --timeout=1800 -o faulthandler_timeout=1790 $(ARGS)

@@ -17,9 +17,13 @@ from tests.benchmarks import (
 )
 from tests.benchmarks.__main__ import comparisons, measure_all, reports
 from tests.benchmarks._harness import Comparison, Operation, as_markdown, given, measure
+from tests.faults._harness import amount
 
 
-@pytest.mark.parametrize("comparison", comparisons(), ids=lambda comparison: comparison.name)
+# `make faults` runs them all.
+@pytest.mark.parametrize(
+    "comparison", amount(comparisons()[::5], comparisons()), ids=lambda comparison: comparison.name
+)
 async def test_benchmark_runs(comparison: Comparison, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each comparison gets as far as its row in the table; little of it is enough for that."""
     monkeypatch.setattr(bench_local_store, "LARGE", 1_000)
@@ -31,7 +35,7 @@ async def test_benchmark_runs(comparison: Comparison, monkeypatch: pytest.Monkey
     assert comparison.name in as_markdown([result])
 
 
-@pytest.mark.parametrize("name", reports())
+@pytest.mark.parametrize("name", amount(list(reports())[:1], list(reports())))
 async def test_report_runs(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each report gets as far as its table."""
     monkeypatch.setattr(bench_redis_contention, "CROWDS", (2,))
