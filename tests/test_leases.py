@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
+from typing import NoReturn
 
 import pytest
 import trio
@@ -580,6 +581,30 @@ async def test_a_commit_that_fails_rolls_back(autojump_clock: MockClock) -> None
         store.commit_error = None
         assert await session.increment("n") == 2
         assert manager.statistics().commits == 2
+        assert manager.statistics().rollbacks == 1
+
+
+@pytest.mark.parametrize("end", [Session.refresh, Session.clear])
+async def test_a_new_id_or_an_end_that_fails_rolls_back(
+    end: Callable[[Session], Awaitable[None]], autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The store is down: its error comes out, the session is as it was, and the lock is free."""
+    store = FaultyStore()
+
+    async def fail(*_: object, **__: object) -> NoReturn:
+        await trio.lowlevel.checkpoint()
+        raise StorageUnavailableError("the line is cut")
+
+    async with opened(store) as manager:
+        id = await stored(manager)
+        session = manager.session(id)
+        with monkeypatch.context() as broken, pytest.raises(StorageUnavailableError):
+            broken.setattr(store, "rotate", fail)
+            broken.setattr(store, "destroy", fail)
+            await end(session)
+        assert not session.is_locked
+        assert session.id == id
+        assert await session.increment("n") == 2
         assert manager.statistics().rollbacks == 1
 
 

@@ -7,6 +7,7 @@ import socket
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from types import SimpleNamespace
 from typing import Any, cast
 
 import trio
@@ -19,6 +20,7 @@ from trio_session._asgi import Message
 from trio_session.serving._application import _WebSocket
 from trio_session.serving._connection import Connection
 from trio_session.serving._processes import Orders, _Supervisor, _Worker
+from trio_session.serving._protocols import _HTTP2
 
 
 @asynccontextmanager
@@ -107,3 +109,21 @@ async def test_a_connection_that_closes_is_not_kept_open(mock_clock: MockClock) 
     await connection._send(Updated(idle=False))
     assert connection._idle_until == closes_at
     assert protocol.heard == ["Closed"]
+
+
+async def test_data_for_a_request_that_is_being_answered() -> None:
+    """An HTTP/2 client goes on sending: the answer is not cut off for it, and the client may send to others."""
+    told: list[tuple[str, int]] = []
+    protocol = SimpleNamespace(
+        streams={},
+        stream_buffers={1: "its answer"},
+        connection=SimpleNamespace(
+            acknowledge_received_data=lambda size, id: told.append(("has", size)),
+            reset_stream=lambda id, code: told.append(("reset", id)),
+        ),
+    )
+    data = SimpleNamespace(data=b"abc", flow_controlled_length=3)
+    _HTTP2._receive(cast("Any", protocol), 1, cast("Any", data))
+    assert told == [("has", 3)]
+    _HTTP2._receive(cast("Any", protocol), 3, cast("Any", data))
+    assert told[1:] == [("has", 3), ("reset", 3)]
