@@ -67,7 +67,9 @@ def count(url: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixtu
 
 
 async def test_a_healthy_cluster(cluster: Cluster) -> None:
-    """Each primary is looked at; a plain URL of one of them finds the others, too."""
+    """Each primary is looked at; a plain URL of one of them finds the others, too. Nothing stays behind on any."""
+    for server in cluster.primaries():
+        ask(server, "FLUSHALL")
     for url in (cluster.url, cluster.primaries()[0].url):
         findings = await diagnose(url)
         assert exit_code(findings) == 0
@@ -76,6 +78,7 @@ async def test_a_healthy_cluster(cluster: Cluster) -> None:
         for server in cluster.primaries():
             assert f"redis://127.0.0.1:{server.port}/0: the user default may do what is needed" in text
             assert f"redis://127.0.0.1:{server.port}/0: its replica keeps up" in text
+            assert ask(server, "DBSIZE") == 0
 
 
 def test_the_sessions_of_a_cluster(

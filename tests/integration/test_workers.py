@@ -197,14 +197,14 @@ async def test_a_start_that_fails_is_a_failure(command: tuple[str, ...], site: S
 
 @pytest.mark.parametrize(
     ("workers", "name", "reason"),
-    [("1", "module:no", "application not found"), ("2", "no:app", "module not found")],
+    [("1", "module:no", "there is no 'no' in {}/module.py"), ("2", "no:app", "there is no module 'no' in {}, ")],
 )
 async def test_an_application_that_is_not_there(workers: str, name: str, reason: str, site: Site) -> None:
     """A name that leads nowhere is one line."""
     async with open_child(*OURS, "-b", "127.0.0.1:0", "-w", workers, name, folder=str(site.folder)) as child:
         assert await child.end() == 3
         assert child.errors().count("\n") == 1
-        assert f"could not start: Cannot load application from '{name}', {reason}" in child.errors()
+        assert f"could not start: {reason.format(site.folder.resolve())}" in child.errors()
 
 
 async def test_a_module_that_cannot_be_imported(site: Site) -> None:
@@ -225,12 +225,14 @@ async def test_workers_do_not_outlive_their_parent(site: Site) -> None:
 
 
 async def test_workers_are_replaced(site: Site) -> None:
-    """One that got a SIGTERM of its own, all at a SIGHUP, and none if the new application cannot start."""
+    """One that got a SIGTERM of its own; all at a SIGHUP, but none while the new application cannot start."""
     async with site.serve(OURS, workers=2) as (child, url):
         gone = site.noted("start")[0]
         os.kill(gone, signal.SIGTERM)
         await site.until(lambda: child.errors().count("Running on ") == 3)
         assert site.noted("end") == [gone]
+
+        assert child.errors().count(f"[INFO] 2 workers ready at {url}\n") == 1
 
         old = {*site.noted("start")} - {gone}
         child.send(signal.SIGHUP)
@@ -246,6 +248,11 @@ async def test_workers_are_replaced(site: Site) -> None:
         child.send(signal.SIGHUP)
         await site.until(lambda: "A new worker cannot start: no database" in child.errors())
         assert int((await fetch(url)).body) in new
+
+        (site.folder / "refuse").unlink()
+        child.send(signal.SIGHUP)
+        await site.until(lambda: {*site.noted("end")} == old | {gone} | new)
+        assert int((await fetch(url)).body) not in new
         assert await child.stop(signal.SIGTERM) == 0
         assert sorted(site.noted("end")) == sorted(site.noted("start"))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -32,6 +33,8 @@ def serve_until_stopped(
     try:
         run(app, config, announce=announce)
     except StartupError as error:
+        if error.__cause__ is not None:  # its own code failed to be imported: only its traceback says where
+            traceback.print_exception(error.__cause__)
         complain(f"the application could not start: {error}")
         return 3
     except BreakdownError as error:

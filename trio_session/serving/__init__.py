@@ -1,6 +1,7 @@
 """Serve an application with Hypercorn's trio worker, its traps closed: `trio-session serve`, in Python.
 
 _run.py           a program that does nothing else: signals, one process or several (_processes.py, _worker.py)
+_loading.py       the application that a name leads to, or what is wrong with that name
 _server.py        one server in this trio run, its sockets, its end; and what to do with an unknown Hypercorn
 _lifespan.py      the application's start and end, and what may go wrong with it
 _application.py   what a client is told when the server stops

@@ -81,6 +81,7 @@ class _Supervisor:
     def __init__(self, orders: Orders) -> None:
         self._orders = orders
         self._config = orders.config
+        self._log = copy.copy(orders.config).log  # the settings that workers get must not have one
         self._workers: set[_Worker] = set()
         self._stopping = trio.Event()
         self._patience = trio.CancelScope()
@@ -100,6 +101,9 @@ class _Supervisor:
                         starting.start_soon(nursery.start, self._keep)
                 if not self._stopping.is_set():
                     self._serving = True
+                    count = self._orders.workers
+                    all_of_them = f"{count} workers" if count > 1 else "1 worker"
+                    await self._log.info("%s ready at %s", all_of_them, ", ".join(urls))
                     announce(urls)
             watching.cancel_scope.cancel()
         if self._failure is not None:
@@ -132,10 +136,10 @@ class _Supervisor:
             except ServingError as error:
                 if not vital:
                     worker.retired = True
-                    await self._config.log.error("A new worker cannot start: %s. The old ones go on", error)  # noqa: TRY400 - expected
+                    await self._log.error("A new worker cannot start: %s. The old ones go on", error)
                 else:
                     if isinstance(error, BreakdownError):
-                        await self._config.log.critical("%s: the server stops", error)
+                        await self._log.critical("%s: the server stops", error)
                     self._failure = self._failure or error
                     self._stop()
             finally:
@@ -167,7 +171,7 @@ class _Supervisor:
         with self._patience:
             await trio.sleep_forever()
         for worker in self._workers:
-            await self._config.log.critical("A worker does not end, and is killed")
+            await self._log.critical("A worker does not end, and is killed")
             worker.kill()
 
 

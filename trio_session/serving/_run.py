@@ -11,9 +11,9 @@ import trio
 from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.config import Config, Sockets
 from hypercorn.typing import AppWrapper, ASGIFramework
-from hypercorn.utils import NoAppError, load_application, write_pid_file
+from hypercorn.utils import write_pid_file
 
-from ._lifespan import StartupError
+from ._loading import load_by_name
 from ._server import AnyApp, close_sockets, make_sockets, serve_on
 from ._tasks import open_bare_nursery
 
@@ -43,7 +43,8 @@ def run(
 
     Raises:
         AddressError: an address cannot be listened on.
-        StartupError: there is no such application, or it could not start.
+        StartupError: there is no such application, or it could not start. If it is its code that failed to be
+            imported, the error is the cause.
         BreakdownError: it broke down later, or a worker died.
         ValueError: several workers are to serve an application that has no name.
     """
@@ -69,14 +70,9 @@ def load(app: AnyApp | str, config: Config) -> AppWrapper:
     """An application, imported if need be, as Hypercorn calls it.
 
     Raises:
-        StartupError: there is none of this name. What its module raises comes out as it is.
+        StartupError: there is none of this name.
     """
-    if not isinstance(app, str):
-        return ASGIWrapper(cast("ASGIFramework", app))
-    try:
-        return load_application(app, config.wsgi_max_body_size)
-    except NoAppError as error:
-        raise StartupError(str(error)) from error
+    return load_by_name(app, config) if isinstance(app, str) else ASGIWrapper(cast("ASGIFramework", app))
 
 
 @final

@@ -39,11 +39,9 @@ def main(descriptor: int) -> None:
         try:
             app = load(orders.app, orders.config)
         except StartupError as error:
+            if error.__cause__ is not None:  # it is not sent along
+                traceback.print_exception(error.__cause__)
             _tell(channel, failure=str(error))
-            sys.exit(_FAILED)
-        except Exception as error:  # noqa: BLE001 - of whatever module that is
-            traceback.print_exc()
-            _tell(channel, failure=f"{type(error).__name__}: {error}")
             sys.exit(_FAILED)
         try:
             trio.run(_serve, channel.dup(), sockets, app, orders)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Final
 
@@ -11,6 +11,7 @@ import trio
 
 from ..._config import SessionConfig
 from ..._errors import ConfigError, SessionError
+from ..._ids import Ids
 from ..._manager import open_session_manager
 from ...redis._address import Destination
 from ...redis._connection import LINK_ERRORS
@@ -56,7 +57,7 @@ async def examine(config: SessionConfig, *, workers: int = 1) -> list[Finding]:
             await _look_at_server(place, setting, config, findings)
     findings = sort(findings)
     if findings[0].level not in {Level.WRONG, Level.PROBLEM}:
-        findings = sort([await _try_a_session(config), *findings])
+        findings = sort([await _try_a_session(config, places, setting), *findings])
     return findings
 
 
@@ -93,7 +94,7 @@ def _noting(findings: list[Finding], server: str) -> Iterator[None]:
 async def _look_at_server(place: Place, setting: str, config: SessionConfig, findings: list[Finding]) -> None:
     address = place.address
     server, user = str(address), address.username or "default"
-    prefix = config.resolved_cookie_name.removeprefix("__Host-")
+    prefix = _prefix_of(config)
     connection, greeting = await reach(address, setting, place.announced)
     async with connection.stream:
         (info,) = await connection.ask(("INFO",))
@@ -113,7 +114,7 @@ async def _look_at_server(place: Place, setting: str, config: SessionConfig, fin
         findings += look_at_writes(server, replies["set"])
 
 
-async def _try_a_session(config: SessionConfig) -> Finding:
+async def _try_a_session(config: SessionConfig, places: Sequence[Place], setting: str) -> Finding:
     """As the application does it: lock, change, commit, and remove it again."""
     try:
         with trio.fail_after(_PATIENCE):
@@ -122,11 +123,26 @@ async def _try_a_session(config: SessionConfig) -> Finding:
                 before = trio.current_time()
                 await session.put("doctor", True)
                 took = trio.current_time() - before
+                key = Ids().key(session.id or "")
                 await session.clear()
     except (SessionError, trio.TooSlowError, TypeError) as error:
         text = f"a session cannot be stored: {describe(error)}"
         return Finding(Level.PROBLEM, "session", text, _SEE_LOG)
+    for place in places:
+        with _noting([], str(place.address)):  # if it cannot be done now, the tombstone ends within a minute
+            await _remove_traces(f"{_prefix_of(config)}:{{{key[:2]}}}{key[2:]}", place, setting)
     return Finding(Level.OK, "session", f"a session was locked, stored and removed; storing took {took * 1000:.1f} ms")
+
+
+async def _remove_traces(record: str, place: Place, setting: str) -> None:
+    """Who counts afterwards should not find our tombstone. Nodes of a cluster that do not have it do nothing."""
+    connection, _ = await reach(place.address, setting, place.announced)
+    async with connection.stream:
+        await connection.ask(("DEL", record, f"{record}:c"))
+
+
+def _prefix_of(config: SessionConfig) -> str:
+    return config.resolved_cookie_name.removeprefix("__Host-")
 
 
 def _setting_of(connection: str) -> str:
