@@ -37,7 +37,7 @@ async def live_through(store: RedisStore) -> None:
     token, loaded = await take(store)
     assert loaded.blob is None
     assert list(await store.renew([(KEY, token)], lease=LEASE)) == [True]
-    version = (await store.commit(KEY, token, version=b"", blob=b"one", life=LIFE)).version
+    version = await store.commit(KEY, token, version=b"", blob=b"one", life=LIFE)
     assert (await store.load(KEY, life=LIFE)).blob == b"one"
     token, loaded = await take(store)
     assert loaded.version == version

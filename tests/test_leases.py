@@ -25,7 +25,7 @@ from trio_session import (
     open_session_manager,
 )
 from trio_session._errors import EndReason
-from trio_session.abc import Committed, Lifetime, Loaded
+from trio_session.abc import Heir, Lifetime, Loaded
 
 
 class FaultyStore(SessionStore):
@@ -48,8 +48,8 @@ class FaultyStore(SessionStore):
         return await self.store.acquire(key, token, lease=lease, life=life)
 
     async def commit(
-        self, key: str, token: str, *, version: bytes, blob: bytes, life: Lifetime, heir: str | None = None
-    ) -> Committed:
+        self, key: str, token: str, *, version: bytes, blob: bytes, life: Lifetime, heir: Heir | None = None
+    ) -> bytes:
         await trio.sleep(self.commit_delay)
         if self.commit_error is not None:
             raise self.commit_error

@@ -13,7 +13,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from trio_session import LocalStore, LockLostError, SessionEndedError, SessionStore
 from trio_session._errors import EndReason
 from trio_session._local_store import _Lock
-from trio_session.abc import Committed, Lifetime, Loaded
+from trio_session.abc import Heir, Lifetime, Loaded
 from trio_session.testing._checks import check_store
 
 LIFE = Lifetime(idle=100.0)
@@ -154,8 +154,8 @@ class Broken(SessionStore):
         return await self._store.acquire(key, token, lease=lease, life=life)
 
     async def commit(
-        self, key: str, token: str, *, version: bytes, blob: bytes, life: Lifetime, heir: str | None = None
-    ) -> Committed:
+        self, key: str, token: str, *, version: bytes, blob: bytes, life: Lifetime, heir: Heir | None = None
+    ) -> bytes:
         return await self._store.commit(key, token, version=version, blob=blob, life=life)
 
     async def rotate(
@@ -189,9 +189,9 @@ async def never_slides(key: str, *, life: Lifetime) -> Loaded:
     return Loaded()
 
 
-async def commits_blindly(key: str, token: str, **rest: object) -> Committed:
+async def commits_blindly(key: str, token: str, **rest: object) -> bytes:
     await trio.lowlevel.checkpoint()
-    return Committed(b"1")
+    return b"1"
 
 
 async def always_renews(locks: list[object], *, lease: float) -> list[bool]:
@@ -231,8 +231,8 @@ class WithoutTokenCheck(Broken):
     """Takes the lock from whoever has it."""
 
     async def commit(
-        self, key: str, token: str, *, version: bytes, blob: bytes, life: Lifetime, heir: str | None = None
-    ) -> Committed:
+        self, key: str, token: str, *, version: bytes, blob: bytes, life: Lifetime, heir: Heir | None = None
+    ) -> bytes:
         self._store._locks.setdefault(key, _Lock()).grant(token, 1.0, trio.current_time())
         return await super().commit(key, token, version=version, blob=blob, life=life)
 
@@ -241,8 +241,8 @@ class WithoutVersionCheck(Broken):
     """Writes over whatever is there."""
 
     async def commit(
-        self, key: str, token: str, *, version: bytes, blob: bytes, life: Lifetime, heir: str | None = None
-    ) -> Committed:
+        self, key: str, token: str, *, version: bytes, blob: bytes, life: Lifetime, heir: Heir | None = None
+    ) -> bytes:
         record = self._store._records.get(key)
         version = record.version if record is not None else version
         return await super().commit(key, token, version=version, blob=blob, life=life)
@@ -252,8 +252,8 @@ class WithWrongReasons(Broken):
     """Refuses as it should, but tells the wrong story."""
 
     async def commit(
-        self, key: str, token: str, *, version: bytes, blob: bytes, life: Lifetime, heir: str | None = None
-    ) -> Committed:
+        self, key: str, token: str, *, version: bytes, blob: bytes, life: Lifetime, heir: Heir | None = None
+    ) -> bytes:
         try:
             return await super().commit(key, token, version=version, blob=blob, life=life)
         except SessionEndedError:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import trio
 
-from trio_session.abc import Lifetime, Loaded
+from trio_session.abc import Heir, Lifetime, Loaded
 from trio_session.redis import RedisStore, _store, open_redis_store
 
 from .redis_servers import RedisServer
@@ -55,8 +55,11 @@ async def take(store: RedisStore, token: str, *, lease: float = LONG) -> Loaded:
 
 async def commit(store: RedisStore, token: str, loaded: Loaded, *, heir: str | None = None) -> Loaded:
     """Returns what the heir inherits, if it does."""
-    committed = await store.commit(KEY, token, version=loaded.version, blob=b"x", life=LIFE, heir=heir)
-    return Loaded(committed.version, b"x") if committed.handed_on else Loaded()
+    inherited: list[bytes] = []
+    next_one = None if heir is None else Heir(heir, inherited.append)
+    version = await store.commit(KEY, token, version=loaded.version, blob=b"x", life=LIFE, heir=next_one)
+    assert inherited in ([], [version])
+    return Loaded(version, b"x") if inherited else Loaded()
 
 
 async def until(condition: Callable[[], object]) -> None:

@@ -170,6 +170,54 @@ async def inherit(fake: FakeRedis, session: Session) -> None:
         data["n"] += 1
 
 
+async def test_an_heir_goes_before_whoever_left_it_the_lock(autojump_clock: MockClock) -> None:
+    """It begins as soon as the answer to the commit is there, and not when the one that committed has run on."""
+    events: list[str] = []
+
+    async def visit(session: Session, name: str) -> None:
+        async with session.locked() as data:
+            events.append(f"{name} begins")
+            data["n"] = data.get("n", 0) + 1
+            await trio.sleep(1)
+        events.append(f"{name} has left")
+
+    async with open_both() as (_, store), open_session_manager(SessionConfig(), store=store) as manager:
+        session = manager.session()
+        await session.put("n", 0)
+        async with trio.open_nursery() as nursery:
+            for name in "abc":
+                nursery.start_soon(visit, manager.session(session.id), name)
+                await trio.sleep(0.1)
+        assert events == ["a begins", "b begins", "a has left", "c begins", "b has left", "c has left"]
+
+
+async def test_an_answer_that_comes_too_late_leaves_the_lock_to_nobody(autojump_clock: MockClock) -> None:
+    """By then the commit was given up, and the next task has asked for the lock itself."""
+
+    async def visit(session: Session) -> None:
+        async with session.locked() as data:
+            data["n"] += 1
+            await trio.sleep(2)
+
+    async with open_both() as (fake, store):
+        async with open_session_manager(SessionConfig(commit_timeout=0.5), store=store) as manager:
+            session = manager.session()
+            await session.put("n", 0)
+            async with trio.open_nursery() as nursery:
+                with pytest.raises(CommitUnknownError):
+                    async with session.locked() as data:
+                        data["n"] += 1
+                        for _ in range(2):
+                            nursery.start_soon(visit, manager.session(session.id))
+                        await wait_all_tasks_blocked()
+                        fake.delay = 1.0
+                fake.delay = 0.0
+            await session.read()
+            assert session["n"] == 3
+            assert manager.statistics().locks_held == 0
+        assert not any(name.endswith(":l") for name in fake.keys())  # noqa: SIM118  # it is no dict
+
+
 async def test_a_closing_store_leaves_no_lock_behind(autojump_clock: MockClock) -> None:
     """Whoever is about to get a lock while the store closes gives it up; others need not wait for its lease."""
     async with open_both() as (fake, other), trio.open_nursery() as nursery:

@@ -51,7 +51,7 @@ def token_of(store: RedisStore) -> str:
 async def put(store: RedisStore, key: str = KEY, blob: bytes = b"x", *, life: Lifetime = LIFE) -> bytes:
     token = token_of(store)
     loaded = await store.acquire(key, token, lease=LEASE, life=life)
-    return (await store.commit(key, token, version=loaded.version, blob=blob, life=life)).version
+    return await store.commit(key, token, version=loaded.version, blob=blob, life=life)
 
 
 # -- promises ---------------------------------------------------------------------------------------------------------

@@ -16,7 +16,7 @@ from typing import ClassVar, Final, final
 import trio
 
 from ._errors import EndReason, LockLostError, SessionEndedError
-from .abc import TOMBSTONE_LIFETIME, Committed, Lifetime, Loaded, SessionStore
+from .abc import TOMBSTONE_LIFETIME, Heir, Lifetime, Loaded, SessionStore
 
 __all__ = ["LocalStore"]
 
@@ -171,8 +171,8 @@ class LocalStore(SessionStore):
     # -- writing: nothing below awaits between the check and the write ----------------------------------------------
 
     async def commit(
-        self, key: str, token: str, *, version: bytes, blob: bytes, life: Lifetime, heir: str | None = None
-    ) -> Committed:
+        self, key: str, token: str, *, version: bytes, blob: bytes, life: Lifetime, heir: Heir | None = None
+    ) -> bytes:
         await trio.lowlevel.checkpoint_if_cancelled()
         now = trio.current_time()
         self._clean(now)
@@ -182,10 +182,11 @@ class LocalStore(SessionStore):
         self._write(key, record, blob, now, life)
         lock = self._locks[key]
         if heir is not None and not lock.waiters:
-            lock.grant(heir, lock.lease, now)
-            return Committed(record.version, handed_on=True)
-        self.release(key, token)
-        return Committed(record.version)
+            lock.grant(heir.token, lock.lease, now)
+            heir.inherit(record.version)
+        else:
+            self.release(key, token)
+        return record.version
 
     async def rotate(
         self, key: str, token: str, *, version: bytes, new_key: str, blob: bytes, life: Lifetime, reason: EndReason

@@ -9,6 +9,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
 from math import inf
 from typing import TypeVar
@@ -21,7 +22,7 @@ from ._errors import CommitUnknownError, EndReason, LockLostError, LossReason
 from ._gate import Gate
 from ._instruments import Instruments, LockWatch
 from ._leases import Lease, LeaseKeeper, Terms
-from .abc import Loaded, SessionStore
+from .abc import Heir, Loaded, SessionStore
 
 __all__ = ["HeldLock", "Locks", "SessionStatistics"]
 
@@ -210,32 +211,43 @@ class Locks:
         Cancellation: none; bounded by `commit_timeout`.
         """
         lease = held.lease
-        heir = self._gate.next_in_line(lease.key)
+        token = self._gate.next_in_line(lease.key)
+        heir = None if token is None else Heir(token, partial(self._hand_on, held, token, blob, now))
         self._begin_write(held, span, now)
         try:
-            committed = await self._store.commit(
+            version = await self._store.commit(
                 lease.key, lease.token, version=held.loaded.version, blob=blob, life=self._life, heir=heir
             )
         except BaseException as error:
             self._fail_write(held, error)
-            if heir is not None and (span.scope.cancel_called or isinstance(error, CommitUnknownError)):
-                self._store.release(lease.key, heir)  # it may have been handed on; the heir has yet to ask
+            if token is not None and (span.scope.cancel_called or isinstance(error, CommitUnknownError)):
+                self._store.release(lease.key, token)  # it may have been handed on; the heir has yet to ask
             raise
-        self._end_write(lease)
-        if lease.watch is not None and not held.loaded.version:
-            lease.watch.created()
-        record = Loaded(committed.version, blob, granted_at=now)
-        if heir is None or not committed.handed_on:
+        if not held.handed_on:
+            self._note_commit(held)
             self._free(lease, released=True)
-        else:
-            self.keeper.drop(lease)
-            fresh = trio.current_time() - now < self._config.lock_lease / 3
-            if not self._gate.leave(lease.key, heir=heir, inheritance=record if fresh else None):
-                self._store.release(lease.key, heir)  # the heir gave up while the store was asked
-            if lease.watch is not None:
-                lease.watch.released()
-            held.handed_on = True
-        return record
+        self._land()
+        return Loaded(version, blob, granted_at=now)
+
+    def _hand_on(self, held: HeldLock, heir: str, blob: bytes, now: float, version: bytes) -> None:
+        """The commit has landed, and the lock is the heir's. Whoever committed may learn of it later."""
+        lease = held.lease
+        held.handed_on = True
+        self._note_commit(held)
+        self.keeper.drop(lease)
+        fresh = trio.current_time() - now < self._config.lock_lease / 3
+        inheritance = Loaded(version, blob, granted_at=now) if fresh else None
+        if not self._gate.leave(lease.key, heir=heir, inheritance=inheritance):
+            self._store.release(lease.key, heir)  # the heir gave up while the store was asked
+        if lease.watch is not None:
+            lease.watch.released()
+
+    def _note_commit(self, held: HeldLock) -> None:
+        self._commits += 1
+        if held.lease.watch is not None:
+            held.lease.watch.committed()
+            if not held.loaded.version:
+                held.lease.watch.created()
 
     async def rotate(
         self, held: HeldLock, new_key: str, blob: bytes, reason: EndReason, span: Span, *, now: float
@@ -274,7 +286,10 @@ class Locks:
         except BaseException as error:
             self._fail_write(held, error)
             raise
-        self._end_write(held.lease)
+        self._commits += 1
+        if held.lease.watch is not None:
+            held.lease.watch.committed()
+        self._land()
         return result
 
     def _begin_write(self, held: HeldLock, span: Span, now: float) -> None:
@@ -283,12 +298,6 @@ class Locks:
         self._in_flight += 1
         span.scope.shield = True
         span.move(now + self._config.commit_timeout)
-
-    def _end_write(self, lease: Lease) -> None:
-        self._commits += 1
-        if lease.watch is not None:
-            lease.watch.committed()
-        self._land()
 
     def _fail_write(self, held: HeldLock, error: BaseException) -> None:
         if isinstance(error, LockLostError):

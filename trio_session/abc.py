@@ -9,7 +9,7 @@ live behind one protocol because only then can the write itself check that the l
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import inf
 from typing import Any, ClassVar
@@ -19,7 +19,7 @@ from ._errors import EndReason
 __all__ = [
     "TOMBSTONE_LIFETIME",
     "Codec",
-    "Committed",
+    "Heir",
     "Lifetime",
     "Loaded",
     "SessionEvent",
@@ -68,16 +68,17 @@ class Loaded:
 
 
 @dataclass(slots=True)
-class Committed:
-    """What a commit did.
+class Heir:
+    """The next task in the caller's own queue, which a commit may leave the lock to.
 
     Attributes:
-        version: names this commit.
-        handed_on: the lock now belongs to the heir; otherwise it was given up.
+        token: with which it would otherwise ask for the lock.
+        inherit: to be called with the new version if it has the lock; as soon as that is known, so that it need not
+            wait for the caller to go on, and not once the caller has been cancelled. Does not raise.
     """
 
-    version: bytes
-    handed_on: bool = False
+    token: str
+    inherit: Callable[[bytes], None]
 
 
 class SessionStore(ABC):
@@ -114,12 +115,12 @@ class SessionStore(ABC):
 
     @abstractmethod
     async def commit(
-        self, key: str, token: str, *, version: bytes, blob: bytes, life: Lifetime, heir: str | None = None
-    ) -> Committed:
+        self, key: str, token: str, *, version: bytes, blob: bytes, life: Lifetime, heir: Heir | None = None
+    ) -> bytes:
         """Replace the record that `version` names (`b""`: create it) by `blob`, and give up the lock.
 
-        The expiry starts anew. `heir` is the token of the next task in the caller's own queue: a store may
-        hand it the lock directly, with a full lease, unless others wait who should be served first.
+        The expiry starts anew. A store may leave the lock to `heir`, with a full lease, unless others wait who
+        should be served first. Returns the new version.
 
         Raises:
             LockLostError: the token does not hold the lock; nothing was written.

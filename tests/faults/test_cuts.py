@@ -10,7 +10,7 @@ import trio
 
 from tests.redis_servers import RedisServer, redis_server
 from trio_session import LockLostError
-from trio_session.abc import Lifetime, Loaded
+from trio_session.abc import Heir, Lifetime, Loaded
 from trio_session.redis import RedisStore, open_redis_store
 
 from ._harness import PREFIX, amount
@@ -33,13 +33,14 @@ Write = Callable[[RedisStore, str, str, Loaded], Awaitable[object]]
 
 
 async def commit(store: RedisStore, key: str, token: str, loaded: Loaded) -> bytes:
-    return (await store.commit(key, token, version=loaded.version, blob=b"mine", life=LIFE)).version
+    return await store.commit(key, token, version=loaded.version, blob=b"mine", life=LIFE)
 
 
 async def commit_to_heir(store: RedisStore, key: str, token: str, loaded: Loaded) -> bytes:
-    committed = await store.commit(key, token, version=loaded.version, blob=b"mine", life=LIFE, heir=HEIR)
+    heir = Heir(HEIR, lambda _: None)
+    version = await store.commit(key, token, version=loaded.version, blob=b"mine", life=LIFE, heir=heir)
     store.release(key, HEIR)
-    return committed.version
+    return version
 
 
 async def rotate(store: RedisStore, key: str, token: str, loaded: Loaded) -> bytes:
@@ -204,8 +205,7 @@ async def overwrite(store: RedisStore, key: str, token: str, seen: Loaded) -> No
         store.release(key, token)
         return
     for n in range(3):
-        committed = await store.commit(key, token, version=seen.version, blob=b"other", life=LIFE)
-        seen = Loaded(committed.version)
+        seen = Loaded(await store.commit(key, token, version=seen.version, blob=b"other", life=LIFE))
         token = token_of(2, n + 2)
         await store.acquire(key, token, lease=LEASE, life=LIFE)
     store.release(key, token)

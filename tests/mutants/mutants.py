@@ -190,10 +190,17 @@ MUTANTS: tuple[Mutant, ...] = (
         tests=("tests/test_leases.py::test_closing_waits_for_commits_in_flight",),
     ),
     Mutant(
+        name="whoever left the lock to an heir goes on before it",
+        file="trio_session/_lifecycle.py",
+        old="        if hold.lock.handed_on:",
+        new="        if False:",
+        tests=("tests/test_redis_outcomes.py::test_an_heir_goes_before_whoever_left_it_the_lock",),
+    ),
+    Mutant(
         name="the lock of an heir that gave up is forgotten",
         file="trio_session/_locks.py",
-        old="                self._store.release(lease.key, heir)  # the heir",
-        new="                pass  # the heir",
+        old="            self._store.release(lease.key, heir)  # the heir",
+        new="            pass  # the heir",
         tests=("tests/test_leases.py::test_an_heir_that_gave_up_leaves_the_lock_free",),
     ),
     Mutant(

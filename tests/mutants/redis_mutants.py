@@ -217,6 +217,13 @@ REDIS_MUTANTS: tuple[Mutant, ...] = (
         tests=("tests/test_redis_locks.py::test_an_offer_that_comes_after_the_fact",),
     ),
     Mutant(
+        name="the late answer to a commit that was given up leaves the lock to an heir",
+        file=_LINK,
+        old="        self.task = self.on_done = None\n",
+        new="        self.task = None\n",
+        tests=("tests/test_redis_outcomes.py::test_an_answer_that_comes_too_late_leaves_the_lock_to_nobody",),
+    ),
+    Mutant(
         name="an heir gets any lease but its own",
         file=_STORE,
         old="            lease = self._held.get(who, ",

@@ -46,7 +46,7 @@ class Command:
 
     Attributes:
         task: who waits for the reply, if anybody.
-        on_done: called with the command when it has a reply or has failed, if nobody waits.
+        on_done: called with the command when it has a reply or has failed, before whoever waits for it runs.
         insists: once written it may have run, so it is sent again for as long as its caller waits.
         withdrawn: its caller was cancelled.
         sends: how often it was written, at least in part. If more than once, it may have run before.
@@ -69,7 +69,7 @@ class Command:
         self.failure: Exception | None = None
 
     def withdraw(self, _: object) -> Abort:
-        self.task = None
+        self.task = self.on_done = None
         self.withdrawn = True
         return Abort.SUCCEEDED
 
@@ -78,11 +78,11 @@ class Command:
         self.wake()
 
     def wake(self) -> None:
+        if self.on_done is not None:
+            self.on_done(self)
         if self.task is not None:
             task, self.task = self.task, None
             trio.lowlevel.reschedule(task)
-        elif self.on_done is not None:
-            self.on_done(self)
 
 
 class AskingCommand(Command):
@@ -157,13 +157,21 @@ class Link:
 
     # -- for callers --------------------------------------------------------------------------------------------------
 
-    async def call(self, payload: bytes, *, insists: bool = False, asking: bool = False) -> Command:
+    async def call(
+        self,
+        payload: bytes,
+        *,
+        insists: bool = False,
+        asking: bool = False,
+        on_done: Callable[[Command], None] | None = None,
+    ) -> Command:
         """Send a command and wait for its reply, which may be an error reply, or for its failure.
 
         Args:
             payload: the command.
             insists: see `Command`.
             asking: an ASKING comes right before it.
+            on_done: see `Command`; not called if the caller is cancelled.
 
         Cancellation: the command may or may not run.
         """
@@ -175,6 +183,7 @@ class Link:
             command.failure = self._failure
             await trio.lowlevel.checkpoint()
             return command
+        command.on_done = on_done
         self._enqueue(command)
         await trio.lowlevel.wait_task_rescheduled(command.withdraw)
         return command

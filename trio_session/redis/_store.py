@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from functools import lru_cache
+from functools import lru_cache, partial
 from hashlib import sha1
 from random import uniform
 from typing import Final, final
@@ -23,7 +23,7 @@ from .._errors import (
 )
 from .._redis_connection import RedisConnection
 from .._tasks import StartService, open_service_nursery
-from ..abc import Committed, Lifetime, Loaded, SessionStore
+from ..abc import Heir, Lifetime, Loaded, SessionStore
 from ._address import Destination, OpenStream
 from ._link import Command
 from ._node import Locate, Node
@@ -54,6 +54,7 @@ _FAREWELL: Final = 1.0  # seconds
 _MOST_NAMES: Final = 1024
 
 _THREE_BULKS: Final = b"$%d\r\n%b\r\n" * 3
+_DONE: Final = (1, 2, 3)  # what the script says of a commit that landed
 _NO_HEIR: Final = bulk("") + bulk(0) + bulk(0)
 
 _is_prefix = re.compile(r"[!-z|~]+").fullmatch
@@ -135,15 +136,16 @@ class RedisStore(SessionStore):
         return _loaded(command.reply, granted_at=0.0)
 
     async def commit(
-        self, key: str, token: str, *, version: bytes, blob: bytes, life: Lifetime, heir: str | None = None
-    ) -> Committed:
+        self, key: str, token: str, *, version: bytes, blob: bytes, life: Lifetime, heir: Heir | None = None
+    ) -> bytes:
         id, who = _commit_id(token), self._name + token
-        reign = lease = None
+        bequeath: Callable[[Command], None] | None = None
         inheritance = _NO_HEIR
         if heir is not None:
             reign = self._reigns.get(key)
             lease = self._held.get(who, _GRACE_MS)  # the heir gets the same
-            inheritance = bulk(self._name + heir) + bulk(lease) + bulk(int(_may_go_on(reign)))
+            inheritance = bulk(self._name + heir.token) + bulk(lease) + bulk(int(_may_go_on(reign)))
+            bequeath = partial(self._bequeath, key, heir, lease, reign, id)
         arguments = b"".join(
             (
                 self._names(key).all,
@@ -156,19 +158,32 @@ class RedisStore(SessionStore):
         )
         node = self._routes[key[:2]]
         try:
-            command = await node.link.call(COMMIT.call(arguments), insists=True)
-            if command.reply != 1:
+            command = await node.link.call(COMMIT.call(arguments), insists=True, on_done=bequeath)
+            if command.reply not in _DONE:
                 command = await self._topology.persist(key, node, COMMIT, arguments, command)
-            reply = _written(command)
+                if bequeath is not None:
+                    bequeath(command)
+            if _written(command) == 1:
+                self._reigns.pop(key, None)
+        except BaseException:
+            self._reigns.pop(key, None)
+            raise
         finally:
-            self._forget(key, token)
-        if heir is None or lease is None or reply == 1:
-            return Committed(id)
-        self._held[self._name + heir] = lease
-        if reply == 3:
-            heirs, since = reign or (0, trio.current_time())
-            self._reigns[key] = heirs + 1, since
-        return Committed(id, handed_on=True)
+            self._held.pop(who, None)
+        return id
+
+    def _bequeath(
+        self, key: str, heir: Heir, lease: bytes, reign: tuple[int, float] | None, version: bytes, command: Command
+    ) -> None:
+        """The answer to a commit has come: is the lock the heir's?"""
+        if command.reply == 2 or command.reply == 3:
+            self._held[self._name + heir.token] = lease
+            if command.reply == 3:
+                heirs, since = reign or (0, trio.current_time())
+                self._reigns[key] = heirs + 1, since
+            else:
+                self._reigns.pop(key, None)
+            heir.inherit(version)
 
     async def rotate(
         self, key: str, token: str, *, version: bytes, new_key: str, blob: bytes, life: Lifetime, reason: EndReason

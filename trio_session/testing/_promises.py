@@ -10,7 +10,7 @@ import trio
 
 from .._errors import EndReason, LockLostError, SessionEndedError
 from .._tasks import bare_exceptions
-from ..abc import Lifetime, Loaded, SessionStore
+from ..abc import Heir, Lifetime, Loaded, SessionStore
 
 __all__ = ["PROMISES", "Advance", "Bench"]
 
@@ -43,8 +43,7 @@ class Bench:
 
     async def put(self, blob: bytes, key: str = KEY, *, life: Lifetime = LIFE) -> bytes:
         token, loaded = await self.take(key, life=life)
-        committed = await self.store.commit(key, token, version=loaded.version, blob=blob, life=life)
-        return committed.version
+        return await self.store.commit(key, token, version=loaded.version, blob=blob, life=life)
 
     async def rotate(self, *, reason: EndReason = "replaced", life: Lifetime = LIFE) -> bytes:
         token, loaded = await self.take(life=life)
@@ -140,9 +139,9 @@ async def _newest(bench: Bench) -> None:
     """Whoever waited gets the record as the holder before left it."""
     token, _ = await bench.take()
     async with bench.waiting() as granted:
-        committed = await bench.store.commit(KEY, token, version=b"", blob=b"new", life=LIFE)
+        version = await bench.store.commit(KEY, token, version=b"", blob=b"new", life=LIFE)
         await bench.advance(LEASE / 10)
-        assert [(loaded.version, loaded.blob) for _, loaded in granted] == [(committed.version, b"new")]
+        assert [(loaded.version, loaded.blob) for _, loaded in granted] == [(version, b"new")]
 
 
 async def _cancelled_waiter(bench: Bench) -> None:
@@ -204,15 +203,17 @@ async def _given_up(bench: Bench) -> None:
 
 
 async def _heir(bench: Bench) -> None:
-    """A commit may hand the lock to an heir; then only the heir has it, and may commit on."""
+    """A commit may leave the lock to an heir; then only the heir has it, and may commit on."""
     token, _ = await bench.take()
-    heir = bench.token()
-    committed = await bench.store.commit(KEY, token, version=b"", blob=b"one", life=LIFE, heir=heir)
-    if not committed.handed_on:
+    inherited: list[bytes] = []
+    heir = Heir(bench.token(), inherited.append)
+    version = await bench.store.commit(KEY, token, version=b"", blob=b"one", life=LIFE, heir=heir)
+    if not inherited:
         assert await bench.is_free()
         return
+    assert inherited == [version], "an heir inherits once, and the version that commit() returns"
     assert not await bench.is_free()
-    await bench.store.commit(KEY, heir, version=committed.version, blob=b"two", life=LIFE)
+    await bench.store.commit(KEY, heir.token, version=version, blob=b"two", life=LIFE)
     assert (await bench.load()).blob == b"two"
     assert await bench.is_free()
 

@@ -14,7 +14,7 @@ from .._errors import EndReason
 from .._ids import Ids
 from .._local_store import LocalStore
 from .._manager import SessionManager, open_session_manager
-from ..abc import Committed, Lifetime, Loaded, SessionStore
+from ..abc import Heir, Lifetime, Loaded, SessionStore
 
 __all__ = ["SessionTrainer"]
 
@@ -77,15 +77,28 @@ class _CountingStore(SessionStore):
             del self._holders[key]
 
     async def commit(
-        self, key: str, token: str, *, version: bytes, blob: bytes, life: Lifetime, heir: str | None = None
-    ) -> Committed:
-        committed = await self._store.commit(key, token, version=version, blob=blob, life=life, heir=heir)
+        self, key: str, token: str, *, version: bytes, blob: bytes, life: Lifetime, heir: Heir | None = None
+    ) -> bytes:
+        handed_on = False
+
+        def inherit(version: bytes) -> None:
+            nonlocal handed_on
+            assert heir is not None
+            handed_on = True
+            self._wrote(key, token, blob)
+            self._got(key, heir.token)
+            heir.inherit(version)
+
+        ours = None if heir is None else Heir(heir.token, inherit)
+        new_version = await self._store.commit(key, token, version=version, blob=blob, life=life, heir=ours)
+        if not handed_on:
+            self._wrote(key, token, blob)
+        return new_version
+
+    def _wrote(self, key: str, token: str, blob: bytes) -> None:
         self.writes[key] += 1
         self.blobs[key] = blob
         self._lost(key, token)
-        if committed.handed_on and heir is not None:
-            self._got(key, heir)
-        return committed
 
     async def rotate(
         self, key: str, token: str, *, version: bytes, new_key: str, blob: bytes, life: Lifetime, reason: EndReason
