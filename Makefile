@@ -24,6 +24,9 @@ MADE := $(VENV)/.made-for-$(PYTHON_NAME)
 export PYRIGHT_PYTHON_IGNORE_WARNINGS := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
+# The tests start a hundred Pythons: each would compile all modules anew where the shell forbids `__pycache__`.
+unexport PYTHONDONTWRITEBYTECODE
+
 # Tests that wait for a real server leave the processor to others.
 PARALLEL := --numprocesses $(WORKERS) --dist worksteal
 
