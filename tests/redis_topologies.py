@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -16,7 +17,7 @@ from redis.crc import key_slot
 
 from .redis_servers import RedisServer, binaries, free_port
 
-__all__ = ["Cluster", "Replicated", "redis_cluster", "replicated_redis"]
+__all__ = ["Cluster", "Group", "Replicated", "redis_cluster", "replicated_redis"]
 
 #: What the Sentinels call the primary.
 SERVICE = "sessions"
@@ -32,19 +33,55 @@ class Sentinel(RedisServer):
         return [str(self.directory / "sentinel.conf"), "--sentinel"]
 
 
-class Replicated:
+class Group(ABC):
+    """Servers that belong together.
+
+    Attributes:
+        servers: with the data.
+        directory: for all of their files.
+    """
+
+    def __init__(self, servers: Sequence[RedisServer], directory: Path) -> None:
+        self.servers = servers
+        self.directory = directory
+
+    @property
+    @abstractmethod
+    def url(self) -> str:
+        """With which programs find it."""
+
+    @abstractmethod
+    def client(self) -> Any:
+        """A client of redis-py's for the group as it is now."""
+
+    @abstractmethod
+    def owner(self, key: str) -> RedisServer:
+        """The primary that has a key."""
+
+    @abstractmethod
+    def replicas_of(self, primary: RedisServer) -> list[RedisServer]:
+        """Those that may take its place."""
+
+    @abstractmethod
+    def revive(self, server: RedisServer) -> None:
+        """Start one whose place another one has taken, and `settle()`."""
+
+    @abstractmethod
+    def settle(self) -> None:
+        """Wait until every primary has its replicas, and all agree on who is who."""
+
+
+class Replicated(Group):
     """One primary, two replicas, three Sentinels.
 
     Attributes:
-        servers: with the data; which one is the primary changes.
         sentinels: all of them.
         ports: at which each server is known to all others, if not at its own.
     """
 
     def __init__(self, servers: Sequence[RedisServer], sentinels: Sequence[Sentinel], directory: Path) -> None:
-        self.servers = servers
+        super().__init__(servers, directory)
         self.sentinels = sentinels
-        self.directory = directory
         self.ports = [server.port for server in servers]
 
     @property
@@ -60,9 +97,21 @@ class Replicated:
             said = {int(ask(each, "SENTINEL", "GET-MASTER-ADDR-BY-NAME", SERVICE)[1]) for each in asked}
         return self.servers[self.ports.index(said.pop())]
 
-    def has_elected(self, *, instead_of: RedisServer) -> bool:
-        """Another one is the primary now."""
-        return any(role(server)[0] == "master" for server in self.servers if server is not instead_of)
+    def owner(self, key: str) -> RedisServer:
+        return self.primary()
+
+    def replicas_of(self, primary: RedisServer) -> list[RedisServer]:
+        return [server for server in self.servers if server is not primary]
+
+    def elections(self) -> int:
+        """How often a replica was made the primary, so far."""
+        return sum((each.directory / "log").read_text().count("+promoted-slave") for each in self.sentinels)
+
+    def revive(self, server: RedisServer) -> None:
+        wait(lambda: self.primary() is not server)
+        server.options["replicaof"] = f"127.0.0.1 {self.ports[self.servers.index(self.primary())]}"
+        server.start()
+        self.settle()
 
     def client(self) -> redis.Redis:
         return self.primary().client()
@@ -93,8 +142,6 @@ class Replicated:
         self.settle()
 
     def settle(self) -> None:
-        """Wait until the primary has its replicas, and all Sentinels know them all."""
-
         def settled() -> bool:
             with suppress(ValueError, redis.exceptions.RedisError):
                 primary = self.primary()
@@ -139,23 +186,14 @@ def _knows(sentinel: Sentinel) -> bool:
     return bool(facts[b"num-slaves"] == facts[b"num-other-sentinels"] == b"2" and facts[b"flags"] == b"master")
 
 
-class Cluster:
-    """Three primaries with a replica each.
-
-    Attributes:
-        servers: all six; the first three are the primaries at the beginning.
-    """
-
-    def __init__(self, servers: Sequence[RedisServer], directory: Path) -> None:
-        self.servers = servers
-        self.directory = directory
+class Cluster(Group):
+    """Three primaries with a replica each; of the six servers the first three are the primaries at the beginning."""
 
     @property
     def url(self) -> str:
         return f"redis+cluster://{','.join(f'127.0.0.1:{server.port}' for server in self.servers[:3])}"
 
     def client(self) -> Any:
-        """A client of redis-py's for the cluster as it is now."""
         live = [server.port for server in self.servers if server.process is not None]
         nodes = [ClusterNode("127.0.0.1", port) for port in live]  # type: ignore[no-untyped-call]
         return RedisCluster(startup_nodes=nodes, protocol=2)
@@ -174,7 +212,6 @@ class Cluster:
         self.settle()
 
     def settle(self) -> None:
-        """Wait until every primary has its replica, and all servers agree on who has which slots."""
         wait(self._settled)
 
     def _settled(self) -> bool:
@@ -188,7 +225,6 @@ class Cluster:
         )
 
     def owner(self, key: str) -> RedisServer:
-        """The primary that has a key."""
         slot = key_slot(key.encode())
         answers = [owners(server) for server in self.servers if server.process is not None]
         port = next(port for first, last, port in answers[0] if first <= slot <= last)
@@ -197,9 +233,12 @@ class Cluster:
     def primaries(self) -> list[RedisServer]:
         return [server for server in self.servers if role(server)[0] == "master"]
 
-    def replica_of(self, primary: RedisServer) -> RedisServer:
-        """The one that would replace it."""
-        return next(server for server in self.servers if role(server)[:3] == ["slave", b"127.0.0.1", primary.port])
+    def replicas_of(self, primary: RedisServer) -> list[RedisServer]:
+        return [server for server in self.servers if role(server)[:3] == ["slave", b"127.0.0.1", primary.port]]
+
+    def revive(self, server: RedisServer) -> None:
+        server.start()
+        self.settle()
 
     def promote(self, replica: RedisServer) -> None:
         """Have it take over from its primary, in order."""

@@ -130,7 +130,7 @@ async def test_a_cluster_with_a_hole(cluster: Cluster) -> None:
 async def test_a_cluster_without_a_replica(cluster: Cluster) -> None:
     """One that is missing is noticed before it is needed; so is a node of the URL that is away."""
     primary = cluster.primaries()[0]
-    replica = cluster.replica_of(primary)
+    (replica,) = cluster.replicas_of(primary)
     replica.kill()
     try:
         await trio.to_thread.run_sync(wait, lambda: b"connected_slaves:0" in ask(primary, "INFO"))
@@ -147,7 +147,7 @@ async def test_a_cluster_without_a_replica(cluster: Cluster) -> None:
 async def test_a_node_that_is_away(cluster: Cluster) -> None:
     """Until its replica has taken over its sessions are away, and no others."""
     node = cluster.primaries()[2]
-    ask(cluster.replica_of(node), "CONFIG", "SET", "cluster-replica-no-failover", "yes")
+    ask(cluster.replicas_of(node)[0], "CONFIG", "SET", "cluster-replica-no-failover", "yes")
     node.freeze()
     try:
         findings = await diagnose(cluster.url.replace(f",127.0.0.1:{node.port}", ""))
@@ -158,7 +158,7 @@ async def test_a_node_that_is_away(cluster: Cluster) -> None:
     finally:
         node.thaw()
         await trio.to_thread.run_sync(cluster.settle)
-        ask(cluster.replica_of(node), "CONFIG", "SET", "cluster-replica-no-failover", "no")
+        ask(cluster.replicas_of(node)[0], "CONFIG", "SET", "cluster-replica-no-failover", "no")
 
 
 async def test_a_server_that_is_no_cluster(server: RedisServer) -> None:

@@ -293,7 +293,7 @@ async def test_a_primary_steps_down(cluster: Cluster) -> None:
     """Its replica takes over, and gets the next command; the old one is left."""
     primary = cluster.primaries()[0]
     key = keys_of(cluster)[primary][0]
-    replica = cluster.replica_of(primary)
+    (replica,) = cluster.replicas_of(primary)
     async with opened(cluster) as (store,):
         await put(store, key, "t1", b"kept")
         await take(store, key, "t2")

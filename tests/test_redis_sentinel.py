@@ -12,7 +12,7 @@ import hiredis
 import pytest
 import trio
 
-from trio_session import ConfigError, RedisConnection, StorageUnavailableError
+from trio_session import CommitUnknownError, ConfigError, LockLostError, RedisConnection, StorageUnavailableError
 from trio_session.abc import Lifetime
 from trio_session.cli import main
 from trio_session.redis import RedisStore, open_redis_store
@@ -297,6 +297,36 @@ async def test_a_sentinel_that_talks_nonsense(one: RedisServer, nonsense: str) -
         await until(lambda: not sentinel.has_listener)
         await until(lambda: sentinel.has_listener)
         await put(store, "t1")
+
+
+async def test_a_commit_between_two_primaries(one: RedisServer, two: RedisServer) -> None:
+    """The second one knows nothing of it. What became of it at the first one, which may be elected again, who knows."""
+    sentinel = FakeSentinel(one)
+    async with watched_by(sentinel) as url, open_redis_store(url) as store:
+        await put(store, "t1")
+        await until(lambda: sentinel.has_listener)
+        with one.client() as client, two.client() as other:
+            for key in client.scan_iter():
+                other.restore(key, 0, client.dump(key))
+        loaded = await store.acquire(KEY, "t2", lease=LONG, life=LIFE)
+        one.freeze()
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(move_once_sent, store, sentinel, two)
+                with pytest.raises(CommitUnknownError):
+                    await store.commit(KEY, "t2", version=loaded.version, blob=b"y", life=LIFE)
+        finally:
+            one.thaw()
+        with one.client() as client:
+            await until(lambda: b"y" in client.get("trio_session:{ab}:" + "c" * 20))  # it has landed after all
+        with pytest.raises(LockLostError):  # this one has only ever been here
+            await store.commit(KEY, "t3", version=loaded.version, blob=b"z", life=LIFE)
+
+
+async def move_once_sent(store: RedisStore, sentinel: FakeSentinel, primary: RedisServer) -> None:
+    await until(lambda: store._topology.nodes[0].link._sent)
+    sentinel.primary = primary
+    await sentinel.tell("+promoted-slave", f"slave x 127.0.0.1 {primary.port} @ {SERVICE} 127.0.0.1 1")
 
 
 async def test_a_primary_that_is_none_any_more(one: RedisServer, two: RedisServer) -> None:

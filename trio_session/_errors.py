@@ -84,13 +84,13 @@ class SessionBusyError(SessionError):
 
 
 class CommitUnknownError(SessionError):
-    """The store went away in mid-commit and cannot be asked: the change may or may not be there.
+    """The store went away in mid-commit, and nobody else can tell: the change may or may not be there.
 
     Not a `LockLostError`: that one promises that nothing was written.
     """
 
     def __init__(self) -> None:
-        super().__init__("the store did not answer a commit in time; it may or may not have been written")
+        super().__init__("the store went away in mid-commit; it may or may not have been written")
 
 
 class SessionEndedError(SessionError):

@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -16,21 +16,12 @@ from typing import TypeAlias, TypeVar
 import trio
 
 from tests.redis_servers import RedisServer
-from tests.redis_topologies import Cluster, Replicated
+from tests.redis_topologies import Group
 from trio_session import RedisConnection, SessionConfig, SessionManager, open_session_manager
 
-from ._invariants import (
-    FIRST,
-    Attempt,
-    Last,
-    Rest,
-    check,
-    check_rest,
-    check_survivor,
-    check_words,
-    parse,
-    report,
-)
+from ._deadlines import Deadlines, check_time, paused
+from ._invariants import check, check_rest, check_survivor, check_words, report
+from ._records import FIRST, Attempt, History, Last, parse
 from ._worker import Orders
 
 __all__ = [
@@ -52,7 +43,7 @@ ROOT = Path(__file__).parents[2]
 #: Of all keys that these tests make.
 PREFIX = "faults"
 
-#: How much longer than its own deadlines a call may take: this is for the machine, which may be busy.
+#: How much longer than they have to things in this process may take: this is for the machine, which may be busy.
 MARGIN = 4.0  # seconds
 #: How long a worker may take to start and to end.
 LIMIT = 20.0  # seconds
@@ -60,7 +51,7 @@ LIMIT = 20.0  # seconds
 T = TypeVar("T")
 
 #: Where sessions can be.
-Site: TypeAlias = RedisServer | Replicated | Cluster
+Site: TypeAlias = RedisServer | Group
 
 
 def amount(short: T, full: T, soak: T | None = None) -> T:
@@ -115,8 +106,8 @@ class Worker:
         self.name = orders.name
         self.alive = True
         self.channel = ""
+        self.commits: list[tuple[float, str]] = []  # when it was told that one has landed, and in which session
         self._read = 0  # bytes of its log
-        self._acknowledged = 0
         self.process = subprocess.Popen(
             [sys.executable, "-m", "tests.faults._worker", json.dumps(asdict(orders))],
             cwd=ROOT,
@@ -175,17 +166,18 @@ class Worker:
         self._reap()
         self.process.stdout.close()
 
-    def acknowledged(self) -> int:
-        """How many commits it was told have landed, so far."""
+    def look(self) -> None:
+        """Bring `commits` up to date."""
         with suppress(FileNotFoundError), Path(self.orders.log).open("rb") as log:
             log.seek(self._read)
             for line in log:
                 if line.endswith(b"\n"):
                     self._read += len(line)
-                    self._acknowledged += line.startswith(b'["end"') and b', "ok", ' in line
-        return self._acknowledged
+                    if line.startswith(b'["end"') and b', "ok", ' in line:
+                        _, _, session, *_, done = json.loads(line)
+                        self.commits.append((done, session))
 
-    def history(self) -> tuple[list[Attempt], Rest | None]:
+    def history(self) -> History:
         path = Path(self.orders.log)
         return parse(self.name, path.read_text() if path.exists() else "")
 
@@ -196,7 +188,6 @@ class Crew:
     Attributes:
         workers: all there have been.
         sessions: names and ids.
-        slack: how much longer calls may take because of what the test does.
         may_lose: a primary may be lost with its last commits.
         lost: acknowledged commits that were, in the end.
     """
@@ -205,7 +196,6 @@ class Crew:
         self.server = server
         self.sessions = sessions
         self.workers: list[Worker] = []
-        self.slack = 0.0
         self.may_lose = False
         self.lost: list[Attempt] = []
         self._orders = orders
@@ -239,11 +229,34 @@ class Crew:
 
     def attempts(self) -> list[Attempt]:
         """What has been written down so far."""
-        return [attempt for worker in self.workers for attempt in worker.history()[0]]
+        return [attempt for worker in self.workers for attempt in worker.history().attempts]
 
     def acknowledged(self) -> int:
         """How many commits all of them were told have landed, so far."""
-        return sum(worker.acknowledged() for worker in self.workers)
+        for worker in self.workers:
+            worker.look()
+        return sum(len(worker.commits) for worker in self.workers)
+
+    async def recovery(self, since: float, sessions: Collection[str], *, within: float = 20.0) -> float:
+        """Wait until one of some sessions has been changed again.
+
+        Args:
+            since: monotonic time.
+            sessions: names.
+            within: wait no longer.
+
+        Returns:
+            How long after `since` that was, in seconds; but for the time in which the workers could not run.
+        """
+
+        def first() -> float:
+            self.acknowledged()
+            commits = (commit for worker in self.alive for commit in worker.commits)
+            return min((done for done, session in commits if done > since and session in sessions), default=0.0)
+
+        await eventually(lambda: first() > 0, within=within)
+        end = first()
+        return end - since - max(paused(worker.history().pauses, since, end) for worker in self.alive)
 
     async def progress(self, number: int = 1, *, within: float = 10.0) -> float:
         """Wait for so many further commits; returns how long that took."""
@@ -261,23 +274,32 @@ class Crew:
         async with trio.open_nursery() as nursery:
             for worker in self.workers:
                 nursery.start_soon(worker.finish)
-        attempts = self.attempts()
+        histories = [worker.history() for worker in self.workers]
+        attempts = [attempt for history in histories for attempt in history.attempts]
         print(report(attempts))  # noqa: T201 - shown with `pytest -s`, and if the test fails
-        orders = self._orders
-        limit = orders.lock_timeout + orders.commit_timeout + orders.hold * 2 + self.slack + MARGIN
+        for history in histories:
+            check_words((*history.attempts, *history.reads))
+        self._check_time(histories)
         last = await self._last()
-        rests = [worker.history()[1] for worker in self.workers if worker.alive]
-        assert None not in rests, "a worker is done and has not said so"
         if self.may_lose:
-            for attempt in attempts:
-                check_words(attempt, limit)
             for name, at_last in last.items():
                 self.lost += check_survivor([attempt for attempt in attempts if attempt.session == name], at_last)
             await eventually(lambda: not keys_left(self.server))  # a lock may have come back to life
         else:
-            check(attempts, last, limit=limit)
+            check(attempts, last)
+        rests = [history.rest for history, worker in zip(histories, self.workers, strict=True) if worker.alive]
+        assert None not in rests, "a worker is done and has not said so"
         check_rest([rest for rest in rests if rest is not None], keys_left(self.server))
         return attempts
+
+    def _check_time(self, histories: Sequence[History]) -> None:
+        orders = self._orders
+        worst = check_time(histories, Deadlines(orders.lock_timeout, orders.hold * 2, orders.commit_timeout))
+        pauses = [pause.ended - pause.began for history in histories for pause in history.pauses]
+        print(  # noqa: T201
+            f"latest call {worst.seconds:+.3f} s after its deadline; workers could not run for up to "
+            f"{max(pauses, default=0.0):.2f} s"
+        )
 
     async def _last(self) -> dict[str, Last]:
         """What the server has in the end. It is read under the lock, so each lock can be had."""

@@ -13,7 +13,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import count
+from itertools import count, cycle, islice
 from math import inf
 from random import Random
 from typing import Any, cast
@@ -57,6 +57,7 @@ class Orders:
         size: so many random bytes go into a session.
         trouble_every: each so manieth body is in trouble; 0: none is.
         trouble: for so many seconds its process does nothing else; 0: it stops, until somebody sends SIGCONT.
+        readers: so many tasks do nothing but read.
     """
 
     name: str
@@ -74,6 +75,7 @@ class Orders:
     size: int = 0
     trouble_every: int = 0
     trouble: float = 0.0
+    readers: int = 1
 
 
 class MixUpError(Exception):
@@ -94,6 +96,9 @@ OUTCOMES: dict[type[Exception], str] = {
     MixUpError: "mixup",
     GoneError: "gone",
 }
+
+# How often it is looked whether this process could run.
+TICK = 0.02  # seconds
 
 
 class Counter:
@@ -127,6 +132,7 @@ class Counter:
     async def attempt(self, session: str, id: str) -> str:
         number = next(self._numbers)
         asked = time.monotonic()
+        began = 0.0
         outcome = "ok"
         try:
             async with self._manager.session(id).locked() as data:
@@ -145,13 +151,39 @@ class Counter:
         except tuple(OUTCOMES) as error:
             outcome = OUTCOMES[type(error)]
         except trio.Cancelled:
-            self.note("end", number, session, "cancelled", asked, time.monotonic())
+            self.note("end", number, session, "cancelled", asked, began, time.monotonic())
             raise
         except Exception as error:
-            self.note("end", number, session, f"{type(error).__name__}: {error}", asked, time.monotonic())
+            self.note("end", number, session, f"{type(error).__name__}: {error}", asked, began, time.monotonic())
             raise
-        self.note("end", number, session, outcome, asked, time.monotonic())
+        self.note("end", number, session, outcome, asked, began, time.monotonic())
         return outcome
+
+    async def keep_reading(self, first: int) -> None:
+        """One task: reads one session after the other."""
+        for session, id in islice(cycle(self._orders.sessions), first, None):
+            if self.stopped:
+                return
+            asked, outcome = time.monotonic(), "ok"
+            try:
+                seen = await self._manager.session(id).read()
+            except StorageUnavailableError:
+                outcome = "unavailable"
+            else:
+                if seen.get("session", session) != session:
+                    outcome = "mixup"
+            self.note("read", session, outcome, asked, time.monotonic())
+            await trio.sleep(0.01)
+
+    async def watch(self) -> None:
+        """Write down when this process could not run, for want of a processor or because it was stopped."""
+        while True:
+            slept_at, worked = time.monotonic(), time.process_time()
+            await trio.sleep(TICK)
+            now = time.monotonic()
+            idle = now - slept_at - TICK - (time.process_time() - worked)  # what it did itself is no excuse
+            if idle > TICK:
+                self.note("pause", now - idle, now)
 
     async def dawdle(self, number: int) -> None:
         """What takes time in a body."""
@@ -199,12 +231,17 @@ async def main(orders: Orders) -> None:
         async with trio.lowlevel.FdStream(os.dup(0)) as orders_in:
             if not await orders_in.receive_some(1):
                 return
-            async with trio.open_nursery() as nursery:
-                for number in range(orders.tasks):
-                    nursery.start_soon(counter.keep_counting, number)
-                while await orders_in.receive_some(1):
-                    pass
-                counter.stopped = True
+            async with trio.open_nursery() as watch:
+                watch.start_soon(counter.watch)
+                async with trio.open_nursery() as nursery:
+                    for number in range(orders.tasks):
+                        nursery.start_soon(counter.keep_counting, number)
+                    for number in range(orders.readers):
+                        nursery.start_soon(counter.keep_reading, number)
+                    while await orders_in.receive_some(1):
+                        pass
+                    counter.stopped = True
+                watch.cancel_scope.cancel()
         await counter.rest()
 
 

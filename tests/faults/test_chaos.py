@@ -92,7 +92,6 @@ async def test_everything_goes_wrong() -> None:
                 await damage()
                 await trio.sleep(random.uniform(0, amount(1, 3)))
             await team.progress(within=20)
-            team.slack = 10.0
             attempts = await team.finish()
         assert any(attempt.outcome == "ok" for attempt in attempts)
         assert not [attempt for attempt in attempts if attempt.outcome in {"ended", "gone"}]

@@ -29,7 +29,6 @@ async def test_the_server_dies_in_mid_commit() -> None:
                 server.start()
                 recoveries.append(await team.progress())
             print(f"recovered after {', '.join(f'{seconds:.2f}' for seconds in recoveries)} s")  # noqa: T201
-            team.slack = 3.0
 
 
 def pause_all(server: RedisServer) -> None:
@@ -78,7 +77,6 @@ async def count_while_it_pauses(pause: Pause) -> None:
                 await team.progress(50)
                 await trio.to_thread.run_sync(pause, server)
                 print(f"{pause.__name__}: went on after {await team.progress():.2f} s")  # noqa: T201
-            team.slack = 6.0
             attempts = await team.finish()
         if pause is not stop_for_long:
             assert {attempt.outcome for attempt in attempts} == {"ok"}
@@ -103,7 +101,6 @@ async def count_while_connections_die(kind: str) -> None:
             print(f"{kind}: {killed} connections were killed")  # noqa: T201
             assert killed > 0
             await team.progress(20)
-            team.slack = 4.0
 
 
 async def test_scripts_are_forgotten_all_the_time() -> None:

@@ -272,4 +272,11 @@ REDIS_MUTANTS: tuple[Mutant, ...] = (
         new="        case -1:",
         tests=("tests/test_redis_outcomes.py::test_a_record_that_vanished_leaves_a_repeated_commit_unknown",),
     ),
+    Mutant(
+        name="a commit that the next primary does not know is called a refusal",
+        file=_STORE,
+        old="        case _ if command.strayed and command.sends > 1:",
+        new="        case _ if False:",
+        tests=("tests/test_redis_sentinel.py::test_a_commit_between_two_primaries",),
+    ),
 )

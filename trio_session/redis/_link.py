@@ -51,11 +51,23 @@ class Command:
         withdrawn: its caller was cancelled.
         sends: how often it was written, at least in part. If more than once, it may have run before.
         sent_at: trio time at which it was written last.
+        strayed: it was written to one server and then to another, which need not know what the first one has done.
         reply: the server's answer.
         failure: why there is none; if `sends` is 0 it has not run.
     """
 
-    __slots__ = ("failure", "insists", "on_done", "payload", "reply", "sends", "sent_at", "task", "withdrawn")
+    __slots__ = (
+        "failure",
+        "insists",
+        "on_done",
+        "payload",
+        "reply",
+        "sends",
+        "sent_at",
+        "strayed",
+        "task",
+        "withdrawn",
+    )
 
     def __init__(self, payload: bytes, task: Task | None, insists: bool = False) -> None:
         self.payload = payload
@@ -65,6 +77,7 @@ class Command:
         self.withdrawn = False
         self.sends = 0
         self.sent_at = 0.0
+        self.strayed = False
         self.reply: Reply = None
         self.failure: Exception | None = None
 
@@ -224,6 +237,11 @@ class Link:
         """Give up the present connection, unless it was made after the trio time `unless_since`."""
         if self._connected_at <= unless_since:
             self._give_up(reason)
+
+    def moved(self) -> None:
+        """The next connection is to another server than the last one."""
+        for command in self._queued:
+            command.strayed |= command.sends > 0
 
     def leave(self, reason: Exception) -> None:
         """The server is not, or is no longer, the right one: look for that at once."""

@@ -95,6 +95,7 @@ class Node:
         self.is_cluster = connection.is_cluster
         if address != self.address:
             self.address = address
+            self.link.moved()
             self.control.restart()
         self._found.set()
         return connection

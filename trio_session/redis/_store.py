@@ -341,6 +341,8 @@ def _written(command: Command) -> int:
     match command.reply:
         case 1 | 2 | 3:
             return command.reply
+        case _ if command.strayed and command.sends > 1:
+            raise CommitUnknownError  # not here; but where it went first it may have landed, and that one may come back
         case 0:
             raise LockLostError
         case -1 if command.sends == 1:

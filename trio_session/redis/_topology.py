@@ -102,6 +102,7 @@ class Topology(ABC):
                 if other is None:
                     raise _failed(node, command, command.failure)
                 node = other
+                command.strayed |= command.sends > 0
             elif not isinstance(error, ServerError):
                 return command
             else:
@@ -121,9 +122,10 @@ class Topology(ABC):
                         hops += 1
                     if redirected is None or hops > 1:  # nodes that disagree will agree in a moment
                         await trio.sleep(uniform(*_RETRY))
-            earlier = command.sends  # it may have run in one of these
+            earlier = command  # it may have run in one of its sends
             command = await node.link.call(payload, insists=command.insists, asking=asking)
-            command.sends += earlier
+            command.sends += earlier.sends
+            command.strayed |= earlier.strayed
 
     async def run_all(self, script: Script, calls: Sequence[tuple[str, bytes]], *, within: float) -> list[Reply]:
         """Run a script for many keys, node by node: one that is slow does not keep the others.
