@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import tempfile
 import time
 from abc import ABC, abstractmethod
@@ -312,9 +313,11 @@ def _running(
 
 def _port() -> int:
     """One that has room for the port of the cluster's own connections, 10 000 above."""
-    while (port := free_port()) > 55_535:
-        pass
-    return port
+    while True:
+        port = free_port()
+        with suppress(OSError, OverflowError), socket.socket() as probe:
+            probe.bind(("127.0.0.1", port + 10_000))
+            return port
 
 
 @contextmanager

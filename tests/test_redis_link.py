@@ -35,11 +35,14 @@ class Peer:
         self.writes: list[bytes] = []  # one for each `send_all`
         self.may_send = trio.Event()  # a write that has been taken over ends when it is set
         self.may_send.set()
+        self.may_connect = trio.Event()  # the same of a connection
+        self.may_connect.set()
         self._stream: trio.abc.Stream | None = None
 
     async def connect(self) -> Connection:
         await trio.lowlevel.checkpoint()
         self.attempts.append(trio.current_time())
+        await self.may_connect.wait()
         if self.refusal is not None:
             raise self.refusal
         ours, theirs = memory_stream_pair()
@@ -245,6 +248,7 @@ async def test_many_commands_withdrawn_together(mock_clock: MockClock) -> None:
         assert bench.peer.heard() == payloads("first")
         bench.peer.refusal = refused()
         await bench.peer.hang_up()
+        mock_clock.jump(0.2)
         for _ in range(2):  # those who were waiting, and those who come now
             bench.nursery.start_soon(wait_then, mock_clock.jump, PATIENCE)
             commands = await bench.link.call_all([payloads("a"), payloads("b")])

@@ -11,6 +11,7 @@ import redis.exceptions
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
+from trio_session import StorageUnavailableError
 from trio_session._tasks import open_service_nursery
 from trio_session.redis import _link
 from trio_session.redis._connection import Connection
@@ -80,8 +81,9 @@ async def test_asking_goes_with_its_command(mock_clock: MockClock) -> None:
         await bench.peer.say(b"+OK\r\n")
         bench.peer.refusal = refused()
         await bench.peer.hang_up()
-        mock_clock.jump(2 * PATIENCE)
-        await wait_all_tasks_blocked()
+        for _ in range(2):
+            mock_clock.jump(PATIENCE / 2)
+            await wait_all_tasks_blocked()
         assert last.failure == "connection refused"
 
 
@@ -148,6 +150,38 @@ async def test_patience_ends(autojump_clock: MockClock) -> None:
         (call,) = await bench.call("again")
         await bench.peer.say(b"+fine\r\n")
         assert call.reply == b"fine"
+
+
+async def test_patience_ends_in_the_middle_of_an_attempt(autojump_clock: MockClock) -> None:
+    """A server that neither accepts us nor refuses us keeps nobody waiting for longer; and is not given up."""
+    async with open_bench() as bench:
+        (call,) = await bench.call("call")
+        bench.peer.may_connect = trio.Event()
+        lost_at = trio.current_time()
+        await bench.peer.hang_up()
+        await trio.sleep(2 * PATIENCE)
+        assert call.ended_at - lost_at == pytest.approx(PATIENCE)
+        assert call.failure == "the server closed the connection"
+        bench.peer.may_connect.set()
+        await wait_all_tasks_blocked()
+        assert bench.link.is_up
+        assert bench.peer.connections == 2
+        await trio.sleep(2 * PATIENCE)
+        (call,) = await bench.call("again")
+        await bench.peer.say(b"+fine\r\n")
+        assert call.reply == b"fine"
+
+
+async def test_patience_ends_before_there_ever_was_a_connection(autojump_clock: MockClock) -> None:
+    """The same at the start: whoever opens the link is told, in time."""
+    peer = Peer()
+    peer.may_connect = trio.Event()
+    link = Link(NAME, peer.connect)
+    async with open_service_nursery() as start:
+        start(link.run)
+        with pytest.raises(StorageUnavailableError, match="no connection within 2 s"):
+            await link.opened()
+        assert trio.current_time() - peer.attempts[0] == pytest.approx(PATIENCE)
 
 
 async def test_a_short_absence_is_not_noticed(autojump_clock: MockClock) -> None:

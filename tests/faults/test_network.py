@@ -8,7 +8,7 @@ import pytest
 import trio
 
 from tests.redis_servers import redis_server
-from trio_session.redis import RedisStore, _address
+from trio_session.redis import RedisStore, _address, _supervisor
 
 from ._harness import MARGIN, amount, eventually, make_sessions, manager_on
 from ._proxy import open_proxy
@@ -19,6 +19,7 @@ SILENCE = 2.0  # seconds after which a server that owes an answer is taken for d
 async def test_one_byte_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
     """However small the pieces are in which data arrive, they mean the same."""
     monkeypatch.setattr(_address, "CONNECT_TIMEOUT", 20.0)  # the scripts alone are thousands of pieces
+    monkeypatch.setattr(_supervisor, "PATIENCE", 20.0)
     with redis_server() as server:
         async with open_proxy(server.port) as proxy:
             proxy.piece, proxy.control_too = 1, True

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Awaitable, Callable
-from typing import Final
+from math import inf
+from typing import Final, NoReturn
 
 import redis.backoff
 import redis.exceptions
@@ -58,11 +59,14 @@ class Supervisor:
         self._on_down = on_down
         self._decided = trio.Event()  # the first connection stands, or was given up
         self._refusal: Exception | None = None
+        self._reason: Exception = redis.exceptions.TimeoutError(f"no connection within {PATIENCE:g} s")
         self._complaint = ""  # what the log was told last
         self._failures = 0  # in a row
         self._waiting = trio.CancelScope()  # for a connection, or before the next attempt
         self._hurried = False
         self._down_since = trio.current_time()
+        self._patience_ends = self._down_since + PATIENCE  # inf: it has ended, or there is a connection
+        self._patience = trio.CancelScope()
 
     async def opened(self) -> None:
         """Wait for the first connection.
@@ -81,19 +85,19 @@ class Supervisor:
 
     async def run(self) -> None:
         """Keep the connection up until cancelled."""
-        while True:
-            reason = await self._connect_and_serve()
-            if self._decided.is_set() and describe(reason) != self._complaint:
-                # One line says that it is gone. Why it still is matters only if somebody has to act on it.
-                is_news = isinstance(reason, RefusedError) or not (self._complaint or self._quiet)
-                self._complaint = describe(reason)
-                logger.log(
-                    logging.WARNING if is_news else logging.INFO, "%s: no connection: %s", self._name, self._complaint
-                )
-            if not self._hurried:
-                with trio.CancelScope() as self._waiting:
-                    await self._pause(reason, _BACKOFF.compute(self._failures))
-            self._failures = min(self._failures + 1, _MOST_FAILURES)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._lose_patience)
+            while True:
+                self._reason = await self._connect_and_serve()
+                self._complain()
+                if self._patience_ends == inf or (
+                    isinstance(self._reason, RefusedError) and not self._decided.is_set()
+                ):
+                    self._give_notice()
+                if not self._hurried:
+                    with trio.CancelScope() as self._waiting:
+                        await trio.sleep(_BACKOFF.compute(self._failures))
+                self._failures = min(self._failures + 1, _MOST_FAILURES)
 
     async def _connect_and_serve(self) -> Exception:
         """Until there is no connection, for the reason that is returned."""
@@ -106,10 +110,12 @@ class Supervisor:
                 logger.log(logging.INFO if self._quiet else logging.WARNING, "%s: back after %.1f s", self._name, gone)
                 self._complaint = ""
             self._decided.set()
+            self._wait_until(inf)
             try:
                 return await self._serve(connection)
             finally:
                 self._down_since = trio.current_time()
+                self._wait_until(self._down_since + PATIENCE)
                 if self._down_since - connected_at > _GOOD_WHILE:
                     self._failures = 0
                 await trio.aclose_forcefully(connection.stream)
@@ -124,19 +130,33 @@ class Supervisor:
             await trio.aclose_forcefully(connection.stream)
         raise redis.exceptions.ConnectionError("there are news of where it is")
 
-    async def _pause(self, reason: Exception, seconds: float) -> None:
-        """Wait before the next attempt; should patience end meanwhile, say so."""
-        now = trio.current_time()
-        patience_ends = self._down_since + PATIENCE
-        if isinstance(reason, RefusedError) and not self._decided.is_set():
-            patience_ends = now
-        if patience_ends <= now + seconds:
-            await trio.sleep_until(max(now, patience_ends))
-            if not self._decided.is_set():
-                self._refusal = reason
-                self._decided.set()
-            self._on_down(reason)
-        await trio.sleep_until(now + seconds)
+    def _complain(self) -> None:
+        if self._decided.is_set() and describe(self._reason) != self._complaint:
+            # One line says that it is gone. Why it still is matters only if somebody has to act on it.
+            is_news = isinstance(self._reason, RefusedError) or not (self._complaint or self._quiet)
+            self._complaint = describe(self._reason)
+            logger.log(
+                logging.WARNING if is_news else logging.INFO, "%s: no connection: %s", self._name, self._complaint
+            )
+
+    # Patience ends when it ends, also in the middle of an attempt: one may take as long as patience lasts.
+
+    def _wait_until(self, time: float) -> None:
+        self._patience_ends = self._patience.deadline = time
+
+    async def _lose_patience(self) -> NoReturn:
+        while True:
+            while self._patience_ends > trio.current_time():  # a connection may have come in the last moment
+                with trio.CancelScope(deadline=self._patience_ends) as self._patience:
+                    await trio.sleep_forever()
+            self._patience_ends = inf
+            self._give_notice()
+
+    def _give_notice(self) -> None:
+        if not self._decided.is_set():
+            self._refusal = self._reason
+            self._decided.set()
+        self._on_down(self._reason)
 
 
 def describe(reason: BaseException) -> str:
