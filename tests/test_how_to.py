@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 from trio.testing import MockClock
 
-from trio_session.testing import ASGIClient, WebSocketRejected, open_test_client
+from trio_session import SessionConfig, open_redis_store, open_session_manager, web
+from trio_session.testing import ASGIClient, WebSocketRejected, open_fake_redis, open_test_client
 
 from .pages import follow, open_terminal, run_page
 from .test_docs import ROOT
@@ -95,6 +97,23 @@ async def test_what_is_said_of_websockets(autojump_clock: MockClock, caplog: pyt
             await ws.send("2")
             with pytest.raises(Exception, match="1008 logged out"):
                 await ws.receive()
+
+
+async def test_the_health_check_asks_the_store(monkeypatch: pytest.MonkeyPatch, autojump_clock: MockClock) -> None:
+    """A store that is away makes the program not ready; it is alive all the same."""
+    async with (
+        open_fake_redis() as server,
+        open_redis_store("redis://fake", open_stream=server.open_stream) as store,
+        open_session_manager(SessionConfig(), store=store) as manager,
+    ):
+        monkeypatch.setattr(web, "App", partial(web.App, manager=manager))
+        app = (await run_page(FOLDER / "serve.md", autojump_clock))["app"]
+        async with open_test_client(app) as client:
+            assert (await client.get("/ready")).text == "yes"
+            server.refuse()
+            await server.restart()
+            assert (await client.get("/ready")).status_code == 503
+            assert (await client.get("/alive")).text == "yes"
 
 
 async def test_starlette_and_app_do_the_same(autojump_clock: MockClock) -> None:
