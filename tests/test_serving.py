@@ -108,14 +108,15 @@ async def test_an_application_that_does_not_speak_lifespan(caplog: pytest.LogCap
 
 
 async def test_addresses_that_cannot_be_used() -> None:
-    """One that is taken is named, also among others; several workers do not share it with strangers."""
-    with socket.create_server(("127.0.0.1", 0)) as other:
+    """One that is taken is named, also among others; several workers do not share it with strangers who would."""
+    with socket.create_server(("127.0.0.1", 0), reuse_port=True) as other:
         taken = f"127.0.0.1:{other.getsockname()[1]}"
         config = quiet(bind=["127.0.0.1:0", taken], workers=2)
         with pytest.raises(
             AddressError, match=rf"^cannot listen on 127\.0\.0\.1:0 and {taken}: Address already in use$"
         ):
-            await serve(app_with(orderly), config)
+            with trio.fail_after(10):
+                await serve(app_with(orderly), config)
 
 
 # -- the end ---------------------------------------------------------------------------------------------------------

@@ -109,6 +109,21 @@ async def hear(app: ASGIApp, messages: int) -> None:
     await peer.run()
 
 
+async def test_a_lock_that_is_left_behind(manager: SessionManager, caplog: pytest.LogCaptureFixture) -> None:
+    """The handler returns with it, and without a close: others can have it at once, and nothing was written."""
+    sessions: list[Session] = []
+
+    async def leave(session: Session, hear: Hear) -> None:
+        sessions.append(session)
+        await session.lock()
+        session["n"] = 100
+
+    await SocketPeer(plain(leave, manager)).run()
+    assert manager.statistics().locks_held == 0
+    assert (await manager.session(sessions[0].id).read())["n"] == 0
+    assert "outlived its request" in caplog.text
+
+
 @everywhere
 async def test_a_block_around_receive(make: Make, manager: SessionManager, caplog: pytest.LogCaptureFixture) -> None:
     """The log names the line of the block, once, however often it happens; the data is kept all the same."""

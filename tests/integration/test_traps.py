@@ -14,7 +14,7 @@ from trio.testing import wait_all_tasks_blocked
 from trio_session._asgi import ASGIApp, Receive, Scope, Send
 
 from ._clients import connect, fetch, open_h2, read_answer, request_head
-from ._servers import Serve, Server, both, plain, start
+from ._servers import Serve, Server, both, ours, plain, start
 from ._serving import count_tasks, eventually, respond
 
 # How to wait until the server has seen what was sent to it; in another process, that takes some time.
@@ -194,6 +194,20 @@ async def test_a_body_that_is_not_read_yet_holds_up_no_other_stream(serve: Serve
         else:
             assert (await other.whole_answer()).body == b"done"
         story.may_answer.set()
+
+
+async def test_an_upload_that_is_not_read_yet_leaves_room_for_others() -> None:
+    """HTTP/2: it fills its own window, and not that of the connection."""
+    story = Story()
+    async with start(ours, app_of(story)) as server, open_h2(server.url) as client:
+        uploads = [await client.request("/wait", method="POST", end=False) for _ in range(2)]
+        await wait_all_tasks_blocked()
+        for upload in uploads:
+            for _ in range(4):
+                await upload.send(bytes(16_000))  # a FlowControlError if there is no room
+        story.may_answer.set()
+        for upload in uploads:
+            assert (await upload.whole_answer()).body == b"done"
 
 
 # -- many requests ---------------------------------------------------------------------------------------------------

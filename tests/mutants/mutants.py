@@ -4,9 +4,15 @@ from __future__ import annotations
 
 from ._runner import Mutant
 from .redis_mutants import REDIS_MUTANTS
+from .serving_mutants import SERVING_MUTANTS
+from .topology_mutants import TOPOLOGY_MUTANTS
+from .web_mutants import WEB_MUTANTS
 
 MUTANTS: tuple[Mutant, ...] = (
     *REDIS_MUTANTS,
+    *TOPOLOGY_MUTANTS,
+    *SERVING_MUTANTS,
+    *WEB_MUTANTS,
     Mutant(
         name="changes are allowed without the lock",
         file="trio_session/_states.py",

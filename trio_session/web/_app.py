@@ -51,8 +51,9 @@ class App:
                 data["visits"] = data.get("visits", 0) + 1
             return {"visits": data["visits"]}
 
-    Serve it with `trio-session serve module:app`; any server that runs ASGI on Trio will do. Handlers return str (HTML), bytes, a dict or a list (JSON), a
-    `Response`, `(body, status)`, `(body, status, headers)`, or an async iterator, which is streamed.
+    Serve it with `trio-session serve module:app`; any server that runs ASGI on Trio will do. Handlers return str
+    (HTML), bytes, a dict or a list (JSON), a `Response`, `(body, status)`, `(body, status, headers)`, or an async
+    iterator, which is streamed.
 
     Args:
         config: None for `SessionConfig.from_env()`, read now.
