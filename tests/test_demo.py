@@ -24,7 +24,7 @@ from trio_websocket import WebSocketConnection, open_websocket_url
 from trio_session import RedisConnection, SessionConfig, open_session_manager
 from trio_session.cli import main
 from trio_session.cli._demo import make_app, running_server
-from trio_session.cli._demo._bus import Bus, _client_of, make_bus
+from trio_session.cli._demo._bus import Bus, make_bus
 from trio_session.cli._demo._holder import hold
 from trio_session.cli._demo._timeline import Timeline
 from trio_session.testing import ASGIClient, open_test_client
@@ -317,13 +317,14 @@ async def test_the_picture_survives_its_server(caplog: pytest.LogCaptureFixture)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(bus.run)
             with bus.listening() as lines:
-                await _arrives(bus, lines)
+                await arrives(bus, lines)
                 await trio.to_thread.run_sync(server.restart)
-                await _arrives(bus, lines)
+                await arrives(bus, lines)
             nursery.cancel_scope.cancel()
 
 
-async def _arrives(bus: Bus, lines: trio.MemoryReceiveChannel[str]) -> None:
+async def arrives(bus: Bus, lines: trio.MemoryReceiveChannel[str]) -> None:
+    """What is told is heard, after a while and in order."""
     with trio.fail_after(PATIENCE):
         while True:
             bus.tell("one")
@@ -332,20 +333,6 @@ async def _arrives(bus: Bus, lines: trio.MemoryReceiveChannel[str]) -> None:
                 assert await lines.receive() == "one"
                 assert await lines.receive() == "two"
                 return
-
-
-def test_a_bus_goes_where_the_sessions_are() -> None:
-    """By URL, by name and number, with TLS, or by a socket's path."""
-    for connection, expected in (
-        (RedisConnection(url="redis://cache.example:6380/1"), {"host": "cache.example", "port": 6380}),
-        (RedisConnection(host="cache.example", port=6381, username="ada"), {"port": 6381, "username": "ada"}),
-        (RedisConnection(scheme="unix", host="/run/redis.sock"), {"path": "/run/redis.sock"}),
-    ):
-        with _client_of(connection) as client:
-            options = client.connection_pool.connection_kwargs
-            assert expected.items() <= options.items()
-    with _client_of(RedisConnection(scheme="rediss")) as client:
-        assert client.connection_pool.connection_class.__name__ == "SSLConnection"
 
 
 # -- a server of its own ---------------------------------------------------------------------------------------------

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from statistics import median
 
@@ -14,7 +14,7 @@ from tests.redis_topologies import Group, role
 
 from ._harness import Crew
 
-__all__ = ["SOON", "killed", "lose_primaries"]
+__all__ = ["SOON", "elected", "killed", "lose_primaries"]
 
 #: Sessions go on so soon after an election.
 SOON = 2.0  # seconds
@@ -39,7 +39,7 @@ async def lose_primaries(
         heirs = site.replicas_of(primary)
         orphans = {name for name, id in team.sessions if site.owner(id[:2]) is primary}
         async with lose(site, primary):
-            recoveries.append(await team.recovery(await elected_at(heirs), orphans))
+            recoveries.append(await recovery(team, orphans, heirs))
     attempts = await team.finish()
     acknowledged = sum(attempt.outcome == "ok" for attempt in attempts)
     print(  # noqa: T201
@@ -49,14 +49,42 @@ async def lose_primaries(
     assert max(recoveries) <= SOON, recoveries
 
 
-async def elected_at(candidates: Sequence[RedisServer]) -> float:
-    """Wait until one of them is a primary; the monotonic time at which that was seen first."""
+async def recovery(team: Crew, orphans: Collection[str], heirs: Sequence[RedisServer]) -> float:
+    """How long after the election of a new primary its sessions are changed again, but for time the workers lacked.
+
+    Sentinels may think better of it, and elect another one: then the last election counts.
+    """
+    since = await elected(heirs)
+    elections = {server: since for server in heirs if is_primary(server)}
+
+    async def watch() -> None:
+        while True:
+            looked_at = time.monotonic()
+            for server in heirs:
+                if server not in elections and is_primary(server):
+                    elections[server] = looked_at
+            await trio.sleep(0.01)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(watch)
+        changed_at = await team.changed_at(orphans, since=since)
+        nursery.cancel_scope.cancel()
+    last = max(elected_at for elected_at in elections.values() if elected_at < changed_at)
+    return changed_at - last - team.paused(last, changed_at)
+
+
+async def elected(candidates: Sequence[RedisServer]) -> float:
+    """Wait until one of them is a primary; since when it is, in monotonic time."""
     with trio.fail_after(30):
         while True:
             looked_at = time.monotonic()
-            if any(role(server)[0] == "master" for server in candidates):
+            if any(map(is_primary, candidates)):
                 return looked_at
             await trio.sleep(0.01)
+
+
+def is_primary(server: RedisServer) -> bool:
+    return bool(role(server)[0] == "master")
 
 
 @asynccontextmanager

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable, Collection, Iterator, Seque
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
+from tempfile import mkdtemp
 from typing import TypeAlias, TypeVar
 
 import trio
@@ -199,12 +200,13 @@ class Crew:
         self.may_lose = False
         self.lost: list[Attempt] = []
         self._orders = orders
+        self._logs = Path(mkdtemp(dir=server.directory))
         self._finished = False
 
     def hire(self, **changes: object) -> Worker:
         """One more worker, with orders of its own if need be."""
         name = f"w{len(self.workers)}"
-        orders = replace(self._orders, name=name, log=str(self.server.directory / f"{name}.log"), **changes)  # type: ignore[arg-type]
+        orders = replace(self._orders, name=name, log=str(self._logs / f"{name}.log"), **changes)  # type: ignore[arg-type]
         worker = Worker(orders)
         self.workers.append(worker)
         return worker
@@ -237,17 +239,8 @@ class Crew:
             worker.look()
         return sum(len(worker.commits) for worker in self.workers)
 
-    async def recovery(self, since: float, sessions: Collection[str], *, within: float = 20.0) -> float:
-        """Wait until one of some sessions has been changed again.
-
-        Args:
-            since: monotonic time.
-            sessions: names.
-            within: wait no longer.
-
-        Returns:
-            How long after `since` that was, in seconds; but for the time in which the workers could not run.
-        """
+    async def changed_at(self, sessions: Collection[str], *, since: float, within: float = 20.0) -> float:
+        """Wait until one of these sessions, by their names, has been changed; when it was. Times are monotonic."""
 
         def first() -> float:
             self.acknowledged()
@@ -255,8 +248,11 @@ class Crew:
             return min((done for done, session in commits if done > since and session in sessions), default=0.0)
 
         await eventually(lambda: first() > 0, within=within)
-        end = first()
-        return end - since - max(paused(worker.history().pauses, since, end) for worker in self.alive)
+        return first()
+
+    def paused(self, began: float, ended: float) -> float:
+        """For how long of a time workers could not run, at worst."""
+        return max(paused(worker.history().pauses, began, ended) for worker in self.alive)
 
     async def progress(self, number: int = 1, *, within: float = 10.0) -> float:
         """Wait for so many further commits; returns how long that took."""

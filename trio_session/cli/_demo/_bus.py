@@ -4,26 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from typing import Any, final
+from typing import final
 
-import redis
-import redis.exceptions
 import trio
 
 from ..._config import SessionConfig
 from ..._redis_connection import RedisConnection
+from ..._tasks import open_service_nursery
+from ...redis._address import Destination
+from ...redis._node import Locate, Node
+from ...redis._opening import open_topology
+from ...redis._resp import pack
+from ...redis._topology import Topology
 
 __all__ = ["Bus", "make_bus"]
 
-# So many lines a page, or Redis, may be behind before it misses some.
+# So many lines a page may be behind before it misses some.
 _BACKLOG = 10_000
 
 _CHANNEL = "trio_session:demo"
-
-# How often the thread that listens looks whether it is still wanted.
-_LOOK = 0.5  # seconds
-
-_TIMEOUT = 2.0  # seconds, for an answer of the server
+_MEETING_POINT = "__"  # whoever has the keys that begin so
 
 
 class Bus:
@@ -55,63 +55,44 @@ class Bus:
 
 @final
 class RedisBus(Bus):
-    """For several processes: they meet in a channel of their Redis server.
+    """For several processes: they meet in a channel of their Redis server, or of one of those.
 
     While the server is away, lines are lost: a demo's picture is no reason to fail.
     """
 
     def __init__(self, connection: RedisConnection) -> None:
         super().__init__()
-        self._client = _client_of(connection)
-        self._send, self._lines = trio.open_memory_channel[str](_BACKLOG)
+        self._destination = Destination.of(connection)
+        self._topology: Topology | None = None
 
     def tell(self, line: str) -> None:
-        with suppress(trio.WouldBlock):
-            self._send.send_nowait(line)
+        node = self._node()
+        if node is not None:
+            node.link.post(pack(("PUBLISH", _CHANNEL, line)))
 
     async def run(self) -> None:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._publish)
-            nursery.start_soon(self._listen)
+        async with open_service_nursery() as start:
+            self._topology = await open_topology(self._destination, self._new_node, self._listen, start)
+            self._listen()
+            await trio.sleep_forever()
 
-    async def _publish(self) -> None:
-        async for line in self._lines:
-            lines = [line]
-            with suppress(trio.WouldBlock):
-                while True:
-                    lines.append(self._lines.receive_nowait())
-            with suppress(redis.exceptions.RedisError):
-                await trio.to_thread.run_sync(self._client.publish, _CHANNEL, "\n".join(lines))
+    def _node(self) -> Node | None:
+        """Where we tell and listen. In a cluster any node would do; but two would tell everything twice."""
+        return None if self._topology is None else self._topology.routes[_MEETING_POINT]
 
-    async def _listen(self) -> None:
-        while True:
-            with suppress(redis.exceptions.RedisError), self._client.pubsub() as channel:  # type: ignore[no-untyped-call]
-                channel.subscribe(_CHANNEL)
-                while True:
-                    message = await trio.to_thread.run_sync(channel.get_message, True, _LOOK)
-                    if message is not None:
-                        for line in str(message["data"]).splitlines():
-                            super().tell(line)
-            await trio.sleep(_LOOK)  # it will be back
+    def _listen(self) -> None:
+        self._node()  # it listens from when it is first needed
+
+    def _new_node(self, name: str, locate: Locate) -> Node:
+        return Node(
+            f"{name}, for the picture",
+            locate,
+            channel=_CHANNEL,
+            on_message=lambda _, line: Bus.tell(self, line.decode("utf-8", "replace")),
+            on_change=lambda: None,
+        )
 
 
 def make_bus(config: SessionConfig) -> Bus:
     """The one that reaches all processes which have these sessions."""
     return Bus() if config.driver == "local" else RedisBus(config.redis[config.connection])
-
-
-def _client_of(connection: RedisConnection) -> redis.Redis:
-    # Bounded, as the end of the demo waits for the threads that use it.
-    options: dict[str, Any] = {"decode_responses": True, "socket_timeout": _TIMEOUT}
-    if connection.url is not None:
-        return redis.Redis.from_url(connection.url, **options)
-    if connection.scheme == "unix":
-        return redis.Redis(unix_socket_path=connection.host, **options)
-    return redis.Redis(
-        connection.host,
-        connection.port or 6379,
-        username=connection.username,
-        password=connection.password,
-        ssl=connection.scheme == "rediss",
-        **options,
-    )
