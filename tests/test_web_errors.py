@@ -36,6 +36,7 @@ def raising(app: App, error: BaseException, path: str = "/") -> None:
         (errors.LockLostError(), 503, "1"),
         (errors.SessionBusyError(256), 503, "1"),
         (errors.CommitUnknownError(), 503, None),
+        (errors.CommittedNotReplicatedError(), 503, None),
         (errors.SessionEndedError("destroyed"), 409, None),
         (errors.SessionDataError("bad bytes"), 500, None),
         (errors.SessionTooLargeError(2, 1), 500, None),

@@ -21,6 +21,7 @@ from ._codec import MsgpackCodec as MsgpackCodec
 from ._config import SessionConfig as SessionConfig
 from ._encryption import EncryptedCodec as EncryptedCodec
 from ._errors import (
+    CommittedNotReplicatedError as CommittedNotReplicatedError,
     CommitUnknownError as CommitUnknownError,
     ConfigError as ConfigError,
     LockLostError as LockLostError,
@@ -55,6 +56,7 @@ if _typing.TYPE_CHECKING:  # pragma: no cover - only type checkers go through he
 __all__ = [
     "Codec",
     "CommitUnknownError",
+    "CommittedNotReplicatedError",
     "ConfigError",
     "EncryptedCodec",
     "LocalStore",

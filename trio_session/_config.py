@@ -20,6 +20,7 @@ from ._settings import (
     check_seconds,
     check_type,
     construct,
+    replicas_in,
     to_minutes,
     to_switch,
     wrong,
@@ -77,6 +78,9 @@ class SessionConfig:
             `discard` it and begin anew.
         codec: None is `MsgpackCodec`; `EncryptedCodec` encrypts.
         redis: connections by name.
+        durability: with Redis, None calls a change committed when the server has it; `replicas:1` when one of its
+            replicas has it too, `replicas:2` when two have. If not enough of them say so within `commit_timeout`, that
+            is a `CommittedNotReplicatedError`.
         app_name: the program's name, for the cookie.
     """
 
@@ -101,6 +105,7 @@ class SessionConfig:
     undecodable: Literal["raise", "discard"] = "raise"
     codec: Codec | None = None
     redis: Mapping[str, RedisConnection] = field(default_factory=dict[str, RedisConnection], hash=False)
+    durability: str | None = None
     app_name: str | None = None
 
     def __post_init__(self) -> None:
@@ -177,6 +182,8 @@ class SessionConfig:
         object.__setattr__(self, "redis", dict(self.redis))  # nobody else's to change
         if self.driver == "redis" and self.connection not in self.redis:
             wrong("connection", f"{self.connection!r} must be one of the names in redis")
+        if replicas_in(self.durability) and self.driver != "redis":
+            wrong("durability", "is for driver='redis': nothing else has replicas")
 
     @property
     def _can_be_host_only(self) -> bool:
@@ -209,8 +216,8 @@ class SessionConfig:
 
         These are `SESSION_DRIVER`, `SESSION_LIFETIME` (in minutes), `SESSION_CONNECTION`,
         `SESSION_COOKIE_NAME`, `SESSION_DOMAIN`, `SESSION_SECURE_COOKIE` (true, false or auto),
-        `SESSION_SAME_SITE`, `SESSION_KEYS` (for an `EncryptedCodec`: its keys, with commas or spaces
-        between them), `SESSION_PLAINTEXT` (its `plaintext`), `APP_NAME`, and either `REDIS_URL` or
+        `SESSION_SAME_SITE`, `SESSION_DURABILITY`, `SESSION_KEYS` (for an `EncryptedCodec`: its keys, with
+        commas or spaces between them), `SESSION_PLAINTEXT` (its `plaintext`), `APP_NAME`, and either `REDIS_URL` or
         `REDIS_SCHEME`, `_HOST`, `_PORT`, `_USERNAME`, `_PASSWORD`, `_DB`, `_SERVICE`,
         `_SENTINEL_USERNAME` and `_SENTINEL_PASSWORD`. With `SESSION_CONNECTION=cache` the latter are
         `REDIS_CACHE_URL` and so on.
@@ -242,6 +249,7 @@ class SessionConfig:
             domain=("SESSION_DOMAIN", str),
             secure=("SESSION_SECURE_COOKIE", to_switch),
             same_site=("SESSION_SAME_SITE", str),
+            durability=("SESSION_DURABILITY", str.lower),
             app_name=("APP_NAME", str),
         )
 

@@ -6,6 +6,7 @@
     ├── LockLostError               we held the lock and lost it; nothing was written
     ├── SessionBusyError            too many tasks of this process already wait for this session
     ├── CommitUnknownError          the store went away in mid-commit; it may have been written
+    ├── CommittedNotReplicatedError it was written, and its replicas did not say so in time (`durability`)
     ├── SessionEndedError           the session was destroyed, replaced or expired; nothing was written
     ├── SessionDataError            the stored bytes cannot be decoded
     └── SessionTooLargeError        the data would not fit into a record
@@ -32,10 +33,20 @@ EndReason = Literal["destroyed", "orphaned", "replaced", "expired"]
 #: ``lock_hold_limit``, or the request that owned the session ended.
 LossReason = Literal["lease_expired", "hold_limit", "request_ended"]
 
+#: Why nobody can say that replicas have a commit: not enough of them said so in time, or the server that has taken it
+#: did not stay the primary until they had.
+DoubtReason = Literal["timeout", "primary_lost"]
+
 _LOSS_TEXT: dict[LossReason, str] = {
     "lease_expired": "its lease ran out before it could be renewed",
     "hold_limit": "it was held longer than lock_hold_limit",
     "request_ended": "the request or manager it belonged to ended",
+}
+
+
+_DOUBT_TEXT: dict[DoubtReason, str] = {
+    "timeout": "not enough replicas confirmed it in time: should its server die now, it is lost",
+    "primary_lost": "its server did not stay the primary until replicas had confirmed it: it may be lost",
 }
 
 
@@ -91,6 +102,23 @@ class CommitUnknownError(SessionError):
 
     def __init__(self) -> None:
         super().__init__("the store went away in mid-commit; it may or may not have been written")
+
+
+class CommittedNotReplicatedError(SessionError):
+    """The change is written, and others can see it; but not as many replicas as `durability` asks for have said so.
+
+    The session has committed, its lock is free, and a new id's cookie goes out as ever. Only, should the server that
+    has the change die right now, it may be gone. Do not make the change again: it is most likely there. Not a
+    `CommitUnknownError`: that one does not know whether it was written.
+
+    Attributes:
+        reason: `timeout` (not enough replicas said so within `commit_timeout`) or `primary_lost` (the server that has
+            taken it did not stay the primary until they had: the next one may know the change, or not).
+    """
+
+    def __init__(self, reason: DoubtReason = "timeout") -> None:
+        super().__init__(f"the change is written, but {_DOUBT_TEXT[reason]}")
+        self.reason: DoubtReason = reason
 
 
 class SessionEndedError(SessionError):

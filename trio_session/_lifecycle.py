@@ -261,6 +261,8 @@ class Lifecycle:
             # The heir goes first, and the store works on its commit while this task does what is left to do: a quarter
             # more changes per second of a session that many want.
             await trio.lowlevel.cancel_shielded_checkpoint()
+        if hold.lock.confirm_by is not None:
+            await self._engine.locks.confirm(hold.lock)
 
     async def _commit(self, hold: Hold, span: Span) -> None:
         """Decide what the commit is to do, and have it done."""

@@ -18,7 +18,7 @@ import trio
 
 from ._config import SessionConfig
 from ._deadlines import Alarm, Span
-from ._errors import CommitUnknownError, EndReason, LockLostError, LossReason
+from ._errors import CommittedNotReplicatedError, CommitUnknownError, EndReason, LockLostError, LossReason
 from ._gate import Gate
 from ._instruments import Instruments, LockWatch
 from ._leases import Lease, LeaseKeeper, Terms
@@ -55,15 +55,17 @@ class HeldLock:
 
     Attributes:
         ended: committed, rolled back, or being committed.
+        confirm_by: trio time at which a write of it has to be confirmed; None if there is nothing to confirm.
         handed_on: another task of this process has inherited it.
     """
 
-    __slots__ = ("ended", "handed_on", "lease", "loaded")
+    __slots__ = ("confirm_by", "ended", "handed_on", "lease", "loaded")
 
     def __init__(self, lease: Lease, loaded: Loaded) -> None:
         self.lease = lease
         self.loaded = loaded
         self.ended = self.handed_on = False
+        self.confirm_by: float | None = None
 
 
 class Locks:
@@ -76,6 +78,7 @@ class Locks:
 
     def __init__(self, store: SessionStore, config: SessionConfig, instruments: Instruments) -> None:
         self._store = store
+        self._confirms = store.confirms
         self._config = config
         self._life = config.life
         self._instruments = instruments
@@ -277,6 +280,24 @@ class Locks:
             lease.watch.destroyed(reason)
         self._free(lease, released=True)
 
+    async def confirm(self, held: HeldLock) -> None:
+        """Wait until a write of `held`, which has succeeded, is as safe as the store can make it.
+
+        Raises:
+            CommittedNotReplicatedError: it is written, and more cannot be said.
+
+        Cancellation: none, as the write can no longer be undone; bounded by what is left of `commit_timeout`.
+        """
+        assert held.confirm_by is not None
+        self._in_flight += 1
+        try:
+            with trio.CancelScope(deadline=held.confirm_by, shield=True):
+                await self._store.confirm(held.lease.key, held.lease.token)
+                return
+        finally:
+            self._land()
+        raise CommittedNotReplicatedError
+
     # What all writes have in common: they cannot be cancelled, they are bounded, and they fail clean.
 
     async def _write(self, held: HeldLock, write: Awaitable[T], span: Span, now: float) -> T:
@@ -298,6 +319,8 @@ class Locks:
         self._in_flight += 1
         span.scope.shield = True
         span.move(now + self._config.commit_timeout)
+        if self._confirms:
+            held.confirm_by = now + self._config.commit_timeout
 
     def _fail_write(self, held: HeldLock, error: BaseException) -> None:
         if isinstance(error, LockLostError):

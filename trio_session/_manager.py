@@ -10,6 +10,7 @@ from typing import final
 from ._codec import MsgpackCodec
 from ._config import SessionConfig
 from ._engine import Engine
+from ._errors import ConfigError
 from ._ids import Ids
 from ._instruments import Instruments
 from ._local_store import LocalStore
@@ -84,7 +85,7 @@ async def open_session_manager(
         instruments: are told what the sessions do; see `SessionInstrument`.
 
     Raises:
-        ConfigError: the configuration cannot be used.
+        ConfigError: the configuration cannot be used; `durability` cannot, if the `store` was opened without it.
         StorageUnavailableError: the store cannot be reached.
 
     Exceptions of the block come out bare, never in a group.
@@ -95,6 +96,8 @@ async def open_session_manager(
     """
     config = config or SessionConfig.from_env()
     async with nullcontext(store) if store is not None else _open_store(config) as store:
+        if config.durability is not None and not store.confirms:
+            raise ConfigError("durability is for the store to keep: open_redis_store(…, durability=…)")
         if store.confinement is not None:
             logger.info("%s", store.confinement)
         locks = Locks(store, config, Instruments(instruments))
@@ -116,4 +119,4 @@ def _open_store(config: SessionConfig) -> AbstractAsyncContextManager[SessionSto
 
     # Programs with cookies of different names can share a server, and not each other's sessions.
     prefix = config.resolved_cookie_name.removeprefix("__Host-")
-    return open_redis_store(config.redis[config.connection], prefix=prefix)
+    return open_redis_store(config.redis[config.connection], prefix=prefix, durability=config.durability)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from math import inf, isnan
 from typing import NoReturn, TypeVar
@@ -14,6 +15,7 @@ __all__ = [
     "check_seconds",
     "check_type",
     "construct",
+    "replicas_in",
     "to_int",
     "to_minutes",
     "to_switch",
@@ -55,6 +57,20 @@ def check_seconds(name: str, value: object, *, zero: bool = False, forever: bool
         wrong(name, f"must be {'at least' if zero else 'more than'} 0 seconds")
     if value == inf and not forever:
         wrong(name, "must be finite")
+
+
+_find_replicas = re.compile(r"replicas:([1-9][0-9]{0,2})").fullmatch
+
+
+def replicas_in(durability: object) -> int:
+    """How many replicas a `durability` asks for."""
+    if durability is None:
+        return 0
+    check_type("durability", durability, str, "a str or None")
+    found = _find_replicas(str(durability))
+    if found is None:
+        wrong("durability", "must be 'replicas:' and how many, as in 'replicas:1'")
+    return int(found[1])
 
 
 def construct(

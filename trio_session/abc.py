@@ -100,6 +100,8 @@ class SessionStore(ABC):
 
     #: One sentence for the log at start if sessions are confined to this process, else None.
     confinement: ClassVar[str | None] = None
+    #: There is more to wait for after a write: whoever has written calls `confirm`.
+    confirms: bool = False
 
     @abstractmethod
     async def load(self, key: str, *, life: Lifetime) -> Loaded:
@@ -145,6 +147,17 @@ class SessionStore(ABC):
 
         Without a record nothing is removed and no tombstone is left. Raises as `commit` does, but never
         `SessionEndedError`: what is gone is gone.
+        """
+
+    async def confirm(self, key: str, token: str) -> None:  # noqa: B027 - most stores have nothing to add
+        """Wait until what `token` has written would survive the loss of the server that has it.
+
+        Called once after each of the three writing methods that succeeded, if the store `confirms`; in a shielded
+        scope with a deadline, as they are. Being cancelled there means that it was not confirmed in time. The write
+        stands in any case, and the lock is somebody else's by now.
+
+        Raises:
+            CommittedNotReplicatedError: nobody will be able to say so.
         """
 
     @abstractmethod

@@ -21,6 +21,7 @@ import trio
 from trio.lowlevel import Abort, Task
 
 from ._connection import LINK_ERRORS, Connection
+from ._replication import History
 from ._resp import NOTHING, Reply, next_reply, pack
 from ._supervisor import Supervisor
 
@@ -53,11 +54,13 @@ class Command:
         sent_at: trio time at which it was written last.
         strayed: it was written to one server and then to another, which need not know what the first one has done.
         reply: the server's answer.
+        history: what it is part of, if the link knows.
         failure: why there is none; if `sends` is 0 it has not run.
     """
 
     __slots__ = (
         "failure",
+        "history",
         "insists",
         "on_done",
         "payload",
@@ -79,6 +82,7 @@ class Command:
         self.sent_at = 0.0
         self.strayed = False
         self.reply: Reply = None
+        self.history: History | None = None
         self.failure: Exception | None = None
 
     def withdraw(self, _: object) -> Abort:
@@ -128,6 +132,7 @@ class Link:
 
     Attributes:
         end: why there will be no more connections, when `run` has been cancelled.
+        history: what the server's writes are part of, as of when the present connection was made; `connect` sets it.
     """
 
     def __init__(self, name: str, connect: Callable[[], Awaitable[Connection]]) -> None:
@@ -146,6 +151,7 @@ class Link:
         self._connected_at = 0.0
         self._heard_at = 0.0
         self._alarm = trio.CancelScope()
+        self.history: History | None = None
         self.end: Exception = redis.exceptions.ConnectionError("the store is closed")
 
     def __repr__(self) -> str:
@@ -348,7 +354,7 @@ class Link:
         return Abort.SUCCEEDED
 
     async def _read(self, connection: Connection) -> None:
-        sent, reader = self._sent, connection.reader
+        sent, reader, history = self._sent, connection.reader, self.history
         while True:
             await connection.feed()
             self._heard_at = trio.current_time()
@@ -357,6 +363,7 @@ class Link:
                     raise redis.exceptions.InvalidResponse("a reply that nobody has asked for")
                 command = sent.popleft()
                 command.reply = reply
+                command.history = history
                 command.wake()
             self._make_room()
 

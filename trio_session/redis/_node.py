@@ -1,4 +1,7 @@
-"""One Redis server: a link for commands, and on the same server a connection on which we hear of locks."""
+"""One Redis server: a link for commands, and on the same server a connection on which we hear of locks.
+
+And one more to ask about its replicas, if that matters.
+"""
 
 from __future__ import annotations
 
@@ -7,12 +10,14 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import TypeAlias
 
+import redis.exceptions
 import trio
 
 from ._address import Address
 from ._connection import Connection
 from ._control import Control
 from ._link import Link
+from ._replication import NAMES_HISTORY, History, Replication, check_rights, history_in
 from ._resp import Reply
 from ._scripts import SCRIPTS
 
@@ -25,7 +30,7 @@ Locate: TypeAlias = Callable[[], Awaitable[Address]]
 
 
 class Node:
-    """A server, and both connections to it.
+    """A server, and the connections to it.
 
     Args:
         name: for messages.
@@ -33,6 +38,8 @@ class Node:
         channel: the one on which this process hears of locks.
         on_message: called with this node and each message.
         on_change: called when `control.listening` has changed.
+        replicas: so many have to have what was written before it counts.
+        mark: see `Replication`.
 
     Attributes:
         name: for messages.
@@ -50,6 +57,8 @@ class Node:
         channel: str,
         on_message: Callable[[Node, bytes], None],
         on_change: Callable[[], None],
+        replicas: int,
+        mark: Callable[[str], str],
     ) -> None:
         self.name = name
         self.link = Link(name, self._connect)
@@ -60,6 +69,11 @@ class Node:
             on_message=partial(on_message, self),
             on_change=on_change,
         )
+        self._replication = (
+            Replication(name, self._connect_replication, replicas=replicas, mark=mark, on_history=self._compare_history)
+            if replicas
+            else None
+        )
         self._locate = locate
         self.address: Address | None = None
         self.is_cluster = False
@@ -68,10 +82,12 @@ class Node:
         self._looked_at_memory = False
 
     async def run(self) -> None:
-        """Keep both connections up until cancelled, or stopped."""
+        """Keep the connections up until cancelled, or stopped."""
         with self._scope:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self.link.run)
+                if self._replication is not None:
+                    nursery.start_soon(self._replication.run)
                 await self._found.wait()  # the other one has to go to the same server
                 await self.control.run()
 
@@ -97,6 +113,8 @@ class Node:
             self.address = address
             self.link.moved()
             self.control.restart()
+            if self._replication is not None:
+                self._replication.restart()
         self._found.set()
         return connection
 
@@ -104,11 +122,24 @@ class Node:
         assert self.address is not None
         return await self.address.connect(self.control.subscribe)
 
+    async def _connect_replication(self) -> Connection:
+        assert self.address is not None
+        return await self.address.connect(_need_nothing)
+
     async def _prepare(self, connection: Connection) -> None:
         *_, memory = await connection.ask(*(("SCRIPT", "LOAD", script.text) for script in SCRIPTS), ("INFO", "memory"))
+        if self._replication is not None:
+            replies = await connection.ask(*NAMES_HISTORY)
+            check_rights(replies)
+            self.link.history = History(history_in(replies[-1]), self._replication)
         if not self._looked_at_memory:
             self._looked_at_memory = True
             self._check_memory(memory)
+
+    def _compare_history(self, present: bytes, since: float) -> None:
+        """Has the server been a replica meanwhile, unnoticed by the link? What it writes now is a new history."""
+        if self.link.history is not None and self.link.history.name != present:
+            self.link.restart(redis.exceptions.ConnectionError("it was a replica meanwhile"), unless_since=since)
 
     def _check_memory(self, info: Reply) -> None:
         """Warn of a server that throws away sessions, or locks, when it is short of memory."""
@@ -122,6 +153,10 @@ class Node:
                 self.name,
                 policy,
             )
+
+
+async def _need_nothing(_: Connection) -> None:
+    await trio.lowlevel.checkpoint()
 
 
 #: Makes the node with a name that is to be found in a way.

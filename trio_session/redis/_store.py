@@ -14,6 +14,7 @@ from typing import Final, final
 import trio
 
 from .._errors import (
+    CommittedNotReplicatedError,
     CommitUnknownError,
     ConfigError,
     EndReason,
@@ -22,12 +23,14 @@ from .._errors import (
     StorageUnavailableError,
 )
 from .._redis_connection import RedisConnection
+from .._settings import replicas_in
 from .._tasks import StartService, open_service_nursery
 from ..abc import Heir, Lifetime, Loaded, SessionStore
 from ._address import Destination, OpenStream
 from ._link import Command
 from ._node import Locate, Node
 from ._opening import open_topology
+from ._replication import History
 from ._resp import Reply, bulk
 from ._scripts import ACQUIRE, COMMIT, DESTROY, LOAD, RELEASE, RENEW, ROTATE, Script
 from ._topology import Routes, Topology
@@ -95,8 +98,11 @@ class RedisStore(SessionStore):
     session share a slot. What a message of the server, a dump or `MONITOR` shows is a hash, never an id.
     """
 
-    def __init__(self, prefix: str) -> None:
+    def __init__(self, prefix: str, replicas: int) -> None:
         self._prefix = prefix
+        self._replicas = replicas
+        self.confirms = replicas > 0
+        self._unconfirmed: dict[str, History | None] = {}  # by token: what a write of its is part of
         self._name = secrets.token_hex(8)  # this process's towards the server: of its channel, and in the queues
         self._waiters = Waiters(self._refuse_offer)
         # Locks that are ours, with their leases in ms; the message that offered one may come after the fact.
@@ -123,6 +129,8 @@ class RedisStore(SessionStore):
             channel=f"{self._prefix}:p:{self._name}",
             on_message=self._on_offer,
             on_change=self._waiters.call_all,
+            replicas=self._replicas,
+            mark=self._mark,
         )
 
     # -- records ------------------------------------------------------------------------------------------------------
@@ -163,7 +171,7 @@ class RedisStore(SessionStore):
                 command = await self._topology.persist(key, node, COMMIT, arguments, command)
                 if bequeath is not None:
                     bequeath(command)
-            if _written(command) == 1:
+            if self._written(command, token) == 1:
                 self._reigns.pop(key, None)
         except BaseException:
             self._reigns.pop(key, None)
@@ -213,9 +221,21 @@ class RedisStore(SessionStore):
             command = await node.link.call(script.call(arguments), insists=True)
             if command.reply != 1:
                 command = await self._topology.persist(key, node, script, arguments, command)
-            return _written(command)
+            return self._written(command, token)
         finally:
             self._forget(key, token)
+
+    def _written(self, command: Command, token: str) -> int:
+        reply = _written(command)
+        if self._replicas:
+            self._unconfirmed[token] = command.history
+        return reply
+
+    async def confirm(self, key: str, token: str) -> None:
+        history = self._unconfirmed.pop(token, None)
+        if history is None:
+            raise CommittedNotReplicatedError("primary_lost")
+        await history.confirm(key)
 
     # -- locks --------------------------------------------------------------------------------------------------------
 
@@ -283,6 +303,9 @@ class RedisStore(SessionStore):
 
     def _key_of(self, record: str) -> str:
         return record.removeprefix(f"{self._prefix}:").translate(_UNTAGGED)
+
+    def _mark(self, key: str) -> str:
+        return f"{self._prefix}:{{{key[:2]}}}:w"
 
     def _new_names(self, key: str) -> _Names:
         return _Names(f"{self._prefix}:{{{key[:2]}}}{key[2:]}")
@@ -355,7 +378,11 @@ def _written(command: Command) -> int:
 
 @asynccontextmanager
 async def open_redis_store(
-    connection: RedisConnection | str, *, prefix: str = "trio_session", open_stream: OpenStream | None = None
+    connection: RedisConnection | str,
+    *,
+    prefix: str = "trio_session",
+    durability: str | None = None,
+    open_stream: OpenStream | None = None,
 ) -> AsyncIterator[RedisStore]:
     """Keep sessions on a Redis server for the length of a block.
 
@@ -369,10 +396,11 @@ async def open_redis_store(
         connection: where the server is; a str is its URL.
         prefix: all keys and channels begin with it and a colon. Programs with the same prefix share their sessions.
             Printable ASCII without spaces and braces.
+        durability: see `SessionConfig`.
         open_stream: opens the byte stream to the server, instead of what `connection` says.
 
     Raises:
-        ConfigError: the URL or the prefix is wrong.
+        ConfigError: the URL, the prefix or the durability is wrong.
         StorageUnavailableError: the server cannot be reached within two seconds, or refuses us.
     """
     if isinstance(connection, str):
@@ -380,7 +408,7 @@ async def open_redis_store(
     if not _is_prefix(prefix):
         raise ConfigError("prefix must be printable ASCII without spaces and braces")
     destination = Destination.of(connection, open_stream=open_stream)
-    store = RedisStore(prefix)
+    store = RedisStore(prefix, replicas_in(durability))
     async with open_service_nursery() as start:
         await store._open(destination, start)
         try:

@@ -52,6 +52,8 @@ class FakeRedis(Settings):
         out_of_memory: commands that need memory are refused with OOM; a script's, unless it has written already.
         maxmemory: as INFO tells it, in bytes; 0: no limit.
         maxmemory_policy: as INFO tells it.
+        replicas: so many are connected, and have all that was written; WAIT says so.
+        replid: names the history of its writes, as INFO tells it; set another one, and it has been a replica meanwhile.
     """
 
     def __init__(self, start: Callable[[Callable[[], Awaitable[None]]], None]) -> None:

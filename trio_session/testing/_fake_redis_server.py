@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
+from math import inf
 from typing import Final
 
 from ._fake_redis_data import DATA_COMMANDS, Keyspace
@@ -31,6 +32,10 @@ _NO_CREDENTIALS: Final = (
 )
 _OUT_OF_MEMORY: Final = "OOM command not allowed when used memory > 'maxmemory'."
 _READ_ONLY: Final = "READONLY You can't write against a read only replica."
+_NO_WAIT: Final = (
+    "ERR WAIT cannot be used with replica instances. Please also note that since Redis 4.0 if a replica is configured "
+    "to be writable (which is not the default) writes to replicas are just local and are not propagated."
+)
 _SUBSCRIBED: Final = (
     "ERR Can't execute '{}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are allowed in this context"
 )
@@ -48,6 +53,8 @@ class Settings:
         out_of_memory: commands that need memory are refused with OOM; a script's, unless it has written already.
         maxmemory: as INFO tells it, in bytes; 0: no limit.
         maxmemory_policy: as INFO tells it.
+        replicas: so many are connected, and have all that was written; WAIT says so.
+        replid: names the history of its writes, as INFO tells it; set another one, and it has been a replica meanwhile.
     """
 
     password: str | None = None
@@ -57,6 +64,8 @@ class Settings:
     out_of_memory: bool = False
     maxmemory: int = 0
     maxmemory_policy: str = "noeviction"
+    replicas: int = 0
+    replid: str = "a" * 40
 
 
 @dataclass(eq=False, slots=True)
@@ -69,6 +78,7 @@ class Client:
         authenticated: it has given the password, or need not.
         db: its database.
         channels: it has subscribed to these.
+        blocked_until: by the server's clock: until then it waits for an answer, and nothing else it asks is looked at.
     """
 
     push: Callable[[bytes], None]
@@ -76,6 +86,7 @@ class Client:
     authenticated: bool
     db: int = 0
     channels: set[bytes] = field(default_factory=set)
+    blocked_until: float = 0.0
 
 
 class Server:
@@ -220,7 +231,11 @@ class Server:
         known: dict[str, dict[str, object]] = {
             "server": {"redis_version": settings.version, "redis_mode": "standalone"},
             "memory": {"maxmemory": settings.maxmemory, "maxmemory_policy": settings.maxmemory_policy},
-            "replication": {"role": "slave" if settings.read_only else "master"},
+            "replication": {
+                "role": "slave" if settings.read_only else "master",
+                "connected_slaves": settings.replicas,
+                "master_replid": settings.replid,
+            },
         }
         wanted = {section.decode("latin-1").lower() for section in sections} or {"default"}
         if wanted & {"default", "all", "everything"}:
@@ -231,6 +246,18 @@ class Server:
             if section in wanted
         ]
         return "\r\n".join(texts).encode()
+
+    def _wait(self, client: Client, replicas: bytes, timeout: bytes) -> Answer:
+        settings = self._settings
+        if settings.read_only:
+            raise CommandError(_NO_WAIT)
+        wanted = to_int(replicas)
+        ms = to_int(timeout, "ERR timeout is not an integer or out of range")
+        if ms < 0:
+            raise CommandError("ERR timeout is negative")
+        if settings.replicas < wanted:
+            client.blocked_until = self._clock() + (ms / 1000 or inf)
+        return settings.replicas
 
     def _subscribe(self, client: Client, *channels: bytes) -> Several:
         answers: list[Answer] = []
@@ -331,6 +358,7 @@ _SERVER_COMMANDS: Final[dict[str, tuple[Callable[..., Answer | Several], int]]] 
     "SCRIPT": (Server._script, -2),
     "SELECT": (Server._select, 2),
     "SUBSCRIBE": (Server._subscribe, -2),
+    "WAIT": (Server._wait, 3),
 }
 
 

@@ -75,7 +75,7 @@ class Wire:
     def say(self, data: bytes) -> None:
         """Send something, in its own time."""
         if not self._silent:
-            self._outbox.append((trio.current_time() + self._delay(), data))
+            self._outbox.append((max(trio.current_time(), self._client.blocked_until) + self._delay(), data))
             self._has_work.set()
 
     def fall_silent(self) -> None:
@@ -97,6 +97,8 @@ class Wire:
                 if not isinstance(words, list) or not words or not all(isinstance(word, bytes) for word in words):
                     raise hiredis.ProtocolError("not a request")
                 self._handle(self, words)
+                if self._client.blocked_until > trio.current_time():
+                    await trio.sleep_until(self._client.blocked_until)
             if self._silent:
                 await trio.sleep_forever()  # until the last reply has been sent
 

@@ -46,6 +46,8 @@ class _TrainerIds(Ids):
 class _CountingStore(SessionStore):
     """A LocalStore that counts what is asked of it, by key."""
 
+    confirms = True  # at once: whoever tests with the configuration of production need not take its `durability` out
+
     def __init__(self) -> None:
         self._store = LocalStore()
         self.reads: Counter[str] = Counter()

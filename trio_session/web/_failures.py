@@ -10,6 +10,7 @@ from werkzeug.exceptions import Conflict, HTTPException, InternalServerError, Se
 from werkzeug.sansio.response import Response as SansIOResponse
 
 from .._errors import (
+    CommittedNotReplicatedError,
     CommitUnknownError,
     LockLostError,
     LockTimeoutError,
@@ -92,8 +93,8 @@ def http_error_of(error: Exception) -> HTTPException:
             return error
         case StorageUnavailableError() | LockTimeoutError() | LockLostError() | SessionBusyError():
             wrapped = ServiceUnavailable(retry_after=_RETRY_AFTER)
-        case CommitUnknownError():
-            # Nobody should be told to do again what may have been done.
+        case CommitUnknownError() | CommittedNotReplicatedError():
+            # Nobody should be told to do again what may have been done, or has been.
             wrapped = ServiceUnavailable()
         case SessionEndedError():
             wrapped = Conflict("Your session has ended in the meantime.")
