@@ -14,6 +14,7 @@ from tests.benchmarks import (
     bench_redis_cluster,
     bench_redis_contention,
     bench_redis_hypercorn,
+    bench_redis_replicas,
 )
 from tests.benchmarks.__main__ import comparisons, measure_all, reports
 from tests.benchmarks._harness import Comparison, Operation, as_markdown, given, measure
@@ -27,7 +28,7 @@ from tests.faults._harness import amount
 async def test_benchmark_runs(comparison: Comparison, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each comparison gets as far as its row in the table; little of it is enough for that."""
     monkeypatch.setattr(bench_local_store, "LARGE", 1_000)
-    for module in (bench_redis, bench_redis_cluster):
+    for module in (bench_redis, bench_redis_cluster, bench_redis_replicas):
         monkeypatch.setattr(module, "TIMES", 1)
     for module in (bench_hypercorn, bench_redis_hypercorn):
         monkeypatch.setattr(module, "CLIENTS", 2)

@@ -58,6 +58,10 @@ WRONG: list[tuple[str, Any]] = [
     *(("same_site", value) for value in ("", "lax ", "no", None)),
     *((name, value) for name in ("max_waiters", "max_size") for value in (0, 1.0, True, "1")),
     ("undecodable", "ignore"),
+    *(
+        ("durability", value)
+        for value in ("", "replicas", "replicas:0", "replicas:-1", "replicas:1 ", "wait:1", 1, True)
+    ),
     ("codec", MsgpackCodec),
     ("redis", [RedisConnection()]),
     ("redis", {1: RedisConnection()}),
@@ -78,6 +82,7 @@ def test_a_wrong_value_is_named(name: str, value: object) -> None:
     [
         ("connection", {"driver": "redis"}),
         ("connection", {"driver": "redis", "connection": "b", "redis": {"a": RedisConnection()}}),
+        ("durability", {"durability": "replicas:1"}),
         ("same_site", {"same_site": "None", "secure": False}),
         ("partitioned", {"partitioned": True, "secure": False}),
         ("cookie_name", {"cookie_name": "__Host-a"}),
@@ -288,6 +293,7 @@ def test_every_variable() -> None:
         "SESSION_DRIVER": "Redis",
         "SESSION_LIFETIME": "1.5",
         "SESSION_COOKIE_NAME": "sid",
+        "SESSION_DURABILITY": "Replicas:2",
         "SESSION_DOMAIN": "example.com",
         "SESSION_SECURE_COOKIE": "TRUE",
         "SESSION_SAME_SITE": "strict",
@@ -306,6 +312,7 @@ def test_every_variable() -> None:
         domain="example.com",
         secure=True,
         same_site="Strict",
+        durability="replicas:2",
         app_name="Shop",
         redis={"default": RedisConnection(scheme="rediss", host="h", port=1, username="u", password="p", db=2)},
     )

@@ -142,8 +142,44 @@ async def test_replicas(server: RedisServer, client: Any) -> None:
 def test_a_replica_that_is_still_copying() -> None:
     """Its state is told, too."""
     facts = {"role": "master", "connected_slaves": "1", "slave0": "ip=r1,port=1,state=wait_bgsave,offset=0,lag=9"}
-    (finding,) = _health.look_at_replicas("primary", facts, "REDIS_URL", wanted=False)
+    (finding,) = _health.look_at_replicas("primary", facts, "REDIS_URL", wanted=False, needed=0)
     assert "r1:1 is behind: 0 bytes, last heard of 9 s ago, it is in state wait_bgsave; should" in finding.text
+
+
+async def test_fewer_replicas_than_have_to_confirm(server: RedisServer, client: Any) -> None:
+    """Each change would be stored, and end in an error."""
+    text = "durability is replicas:1, and 0 are connected: changes are stored, and answered with an error"
+    await assert_first_line(server.url, "problem", text, "start the replicas", durability="replicas:1")
+    facts = {"role": "master", "connected_slaves": "1", "slave0": "ip=r1,port=1,state=online,offset=0,lag=0"}
+    first, _ = _health.look_at_replicas("primary", facts, "REDIS_URL", wanted=False, needed=2)
+    assert "replicas:2, and 1 is connected" in first.text
+    assert "SESSION_DURABILITY=replicas:1" in first.fix
+
+
+async def test_replicas_that_confirm(server: RedisServer, client: Any) -> None:
+    """A primary that takes changes which nobody will confirm is told not to."""
+    with redis_server(server.binary) as replica, replica.client() as its_client:
+        client.config_set("repl-diskless-sync-delay", 0)
+        its_client.replicaof("127.0.0.1", server.port)
+        with trio.fail_after(LIMIT):
+            while client.info("replication").get("slave0", {}).get("state") != "online":
+                await trio.sleep(0.05)
+        text = "when fewer than 1 replicas are connected it goes on taking changes that none of them will confirm"
+        fix = "redis-cli CONFIG SET min-replicas-to-write 1"
+        await assert_first_line(server.url, "warning", text, fix, durability="replicas:1")
+        client.config_set("min-replicas-to-write", 1)
+        findings = await diagnose(server.url, durability="replicas:1")
+        assert exit_code(findings) == 0
+        assert "a session was locked, stored and removed" in as_text(findings)
+
+
+async def test_rights_for_durability(server: RedisServer, client: Any) -> None:
+    """They are needed only with it."""
+    client.execute_command("ACL SETUSER app on >secret", *ACL.split(), "+scan", "-info")
+    url = f"redis://app:secret@127.0.0.1:{server.port}"
+    await assert_first_line(url, "warning", "the user app may not run info: nobody can see", "'+info'")
+    text, fix = "the user app may not run wait, info", "redis-cli ACL SETUSER app +wait +info"
+    await assert_first_line(url, "problem", text, fix, durability="replicas:1")
 
 
 # -- distance and time ------------------------------------------------------------------------------------------------

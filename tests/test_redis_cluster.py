@@ -121,6 +121,29 @@ async def test_each_session_on_its_node(cluster: Cluster) -> None:
             assert (await store.load(f"{key[:2]}:{'d' * 20}", life=LIFE)).version == version
 
 
+async def test_replicas_confirm_on_each_node(cluster: Cluster) -> None:
+    """Each primary is asked about its own; one whose replica is away can say nothing of what it has."""
+    keys = {server: key for server, (key,) in keys_of(cluster).items()}
+    (server, mute), (_, talkative), *_ = keys.items()
+    async with open_redis_store(cluster.url, durability="replicas:1") as store:
+        for key in keys.values():
+            await put(store, key, "t1")
+            with trio.fail_after(LIMIT):
+                await store.confirm(key, "t1")
+        replica = cluster.replica_of(server)
+        replica.freeze()
+        try:
+            for key in (mute, talkative):
+                await put(store, key, "t2")
+            with trio.move_on_after(0.2) as scope:
+                await store.confirm(mute, "t2")
+            assert scope.cancelled_caught
+            with trio.fail_after(LIMIT):
+                await store.confirm(talkative, "t2")
+        finally:
+            replica.thaw()
+
+
 async def test_a_cluster_is_recognised(cluster: Cluster) -> None:
     """The URL of any of its servers is enough, be it a replica."""
     replica = next(server for server in cluster.servers if role(server)[0] == "slave")

@@ -33,6 +33,7 @@ from .redis_topologies import ask, role, wait
 from .test_fake_redis import KEY, LIFE, open_both, take
 from .test_redis_trouble import ACL
 
+OTHER = "cd0123456789abcdefghijkl"
 TIMEOUT = 5.0  # seconds; commit_timeout
 LIMIT = 20.0  # seconds
 
@@ -310,19 +311,18 @@ async def test_a_server_that_cannot_make_the_mark(autojump_clock: MockClock) -> 
 async def test_a_slot_that_has_moved(autojump_clock: MockClock) -> None:
     """Those whose session was in it are told at once; the others are asked about once more."""
     async with opened() as (fake, manager):
-        session, other = manager.session(), manager.session()
-        await session.put("a", 1)
-        await other.put("a", 1)
-        assert session.id is not None
-        tag = session.id[:2]
-        fake.fail_with("MOVED 1 10.0.0.1:6379", only=lambda words: words[0] == b"SET" and tag.encode() in words[1])
-        fake.delay = 0.01
+        store = store_of(manager)
+        token, other = await write(store), await write(store, OTHER)
+        fake.replicas = 0
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(other.put, "a", 2)
+            nursery.start_soon(come_back, fake, 3.0)
+            nursery.start_soon(store.confirm, OTHER, other)
+            await wait_all_tasks_blocked()
+            fake.fail_with("MOVED 1 10.0.0.1:6379", only=lambda words: words[0] == b"SET" and b"{ab}" in words[1])
             began = trio.current_time()
             with refused("primary_lost"):
-                await session.put("a", 2)
-            assert trio.current_time() - began < 1
+                await store.confirm(KEY, token)
+            assert trio.current_time() - began < 2  # two turns
         assert fake.faults_left == 0
 
 
@@ -348,9 +348,9 @@ async def come_back(fake: FakeRedis, seconds: float) -> None:
     fake.replicas = 1
 
 
-async def write(store: RedisStore) -> str:
-    token, loaded = await take(store)
-    await store.commit(KEY, token, version=loaded.version, blob=b"x", life=LIFE)
+async def write(store: RedisStore, key: str = KEY) -> str:
+    token, loaded = await take(store, key)
+    await store.commit(key, token, version=loaded.version, blob=b"x", life=LIFE)
     return token
 
 

@@ -12,7 +12,14 @@ import hiredis
 import pytest
 import trio
 
-from trio_session import CommitUnknownError, ConfigError, LockLostError, RedisConnection, StorageUnavailableError
+from trio_session import (
+    CommittedNotReplicatedError,
+    CommitUnknownError,
+    ConfigError,
+    LockLostError,
+    RedisConnection,
+    StorageUnavailableError,
+)
 from trio_session.abc import Lifetime
 from trio_session.cli import main
 from trio_session.redis import RedisStore, open_redis_store
@@ -271,6 +278,28 @@ async def test_news_of_an_election(one: RedisServer, two: RedisServer, channel: 
                 nursery.start_soon(partial(other.acquire, KEY, "t4", lease=LONG, life=LIFE))
                 await until(lambda: client.llen("trio_session:{ab}:" + "c" * 20 + ":q"))
                 await store.commit(KEY, "t3", version=loaded.version, blob=b"y", life=LIFE)
+
+
+async def test_a_commit_that_the_new_primary_may_not_have(one: RedisServer, two: RedisServer) -> None:
+    """Whoever waits for its replicas is told at once; and so is whoever comes too late to ask the old one."""
+    sentinel = FakeSentinel(one)
+    async with watched_by(sentinel) as url, open_redis_store(url, durability="replicas:1") as store:
+        await put(store, "t1")
+        await put(store, "t2")
+        await until(lambda: sentinel.has_listener)
+        sentinel.primary = two
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(lose, store, "t1")
+            with one.client() as client:
+                await until(lambda: "wait" in [each["cmd"] for each in client.client_list()])
+            await sentinel.tell("+switch-master", f"{SERVICE} 127.0.0.1 {one.port} 127.0.0.1 {two.port}")
+        await lose(store, "t2")
+
+
+async def lose(store: RedisStore, token: str) -> None:
+    with pytest.raises(CommittedNotReplicatedError) as caught, trio.fail_after(LIMIT):
+        await store.confirm(KEY, token)
+    assert caught.value.reason == "primary_lost"
 
 
 @pytest.mark.parametrize("message", ["others 127.0.0.1 1 127.0.0.1 2", f"{SERVICE} 127.0.0.1 1 127.0.0.1 {{here}}"])

@@ -69,6 +69,11 @@ class Ours:
 
         await self.run(job)
 
+    async def change_one(self) -> None:
+        """One task changes its session, and nobody else does anything."""
+        async with self._manager.session(self._ids[0]).locked() as data:
+            data["n"] = data.get("n", 0) + 1
+
     async def read_all(self, times: int) -> None:
         """Each task reads its own session so many times."""
 
@@ -161,9 +166,10 @@ class Theirs:
 
 
 @asynccontextmanager
-async def open_ours(url: str) -> AsyncIterator[Ours]:
+async def open_ours(url: str, *, durability: str | None = None) -> AsyncIterator[Ours]:
     """A manager with a filled session for each task."""
-    config = SessionConfig(driver="redis", redis={"default": RedisConnection(url=url)}, lock_timeout=60)
+    connections = {"default": RedisConnection(url=url)}
+    config = SessionConfig(driver="redis", redis=connections, lock_timeout=60, durability=durability)
     async with open_session_manager(config) as manager:
         ids: list[str] = []
         for _ in range(TASKS):

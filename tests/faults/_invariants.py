@@ -24,7 +24,7 @@ from ._records import FIRST, Attempt, Last, Read, Rest
 __all__ = ["Violation", "check", "check_rest", "check_survivor", "check_words", "report"]
 
 #: The outcomes after which a commit may be there; all others but "ok" promise that it is not.
-UNSURE: Final = frozenset({"unknown", "killed"})
+UNSURE: Final = frozenset({"unknown", "unconfirmed", "killed"})
 
 
 class Violation(AssertionError):

@@ -22,7 +22,8 @@ class Attempt:
     Attributes:
         worker: whose it was.
         session: which session it meant.
-        outcome: "ok"; "unknown", "killed": nobody can tell; anything else: not written.
+        outcome: "ok"; "unknown", "killed": nobody can tell; "unconfirmed": written, and it may have been lost with its
+            server; anything else: not written.
         asked: when it asked for the lock.
         done: when it was told its outcome; None if never.
         read: the version it has read; None if it did not get as far as its commit.

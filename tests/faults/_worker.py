@@ -21,6 +21,7 @@ from typing import Any, cast
 import trio
 
 from trio_session import (
+    CommittedNotReplicatedError,
     CommitUnknownError,
     LockLostError,
     LockTimeoutError,
@@ -57,6 +58,7 @@ class Orders:
         size: so many random bytes go into a session.
         trouble_every: each so manieth body is in trouble; 0: none is.
         trouble: for so many seconds its process does nothing else; 0: it stops, until somebody sends SIGCONT.
+        durability: `durability`.
         readers: so many tasks do nothing but read.
     """
 
@@ -75,6 +77,7 @@ class Orders:
     size: int = 0
     trouble_every: int = 0
     trouble: float = 0.0
+    durability: str | None = None
     readers: int = 1
 
 
@@ -89,6 +92,7 @@ class GoneError(Exception):
 OUTCOMES: dict[type[Exception], str] = {
     LockLostError: "lost",
     CommitUnknownError: "unknown",
+    CommittedNotReplicatedError: "unconfirmed",
     StorageUnavailableError: "unavailable",
     LockTimeoutError: "timeout",
     SessionBusyError: "busy",
@@ -222,6 +226,7 @@ async def main(orders: Orders) -> None:
         lock_timeout=orders.lock_timeout,
         commit_timeout=orders.commit_timeout,
         max_size=1_000_000,
+        durability=orders.durability,
         redis={"default": RedisConnection(url=orders.url)},
     )
     async with open_session_manager(config) as manager:

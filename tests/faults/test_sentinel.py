@@ -10,7 +10,7 @@ import trio
 from tests.redis_servers import RedisServer
 from tests.redis_topologies import Group, replicated_redis
 
-from ._failovers import killed, lose_primaries
+from ._failovers import elected, killed, lose_primaries
 from ._harness import amount, crew
 from ._proxy import open_proxy
 
@@ -22,6 +22,27 @@ async def test_the_primary_dies() -> None:
             times = amount(1, 10)
             await lose_primaries(site, team, times, killed)
             print(f"{times} deaths, {site.elections()} elections")  # noqa: T201
+
+
+async def test_the_primary_dies_and_replicas_have_confirmed() -> None:
+    """With `durability="replicas:2"` and two replicas no acknowledged commit is lost, whichever of them is elected.
+
+    While there is only one, nobody can confirm; commits are acknowledged again when the old primary is back.
+    """
+    with replicated_redis() as site:
+        async with crew(site, processes=2, tasks=5, sessions=4, durability="replicas:2", commit_timeout=2.0) as team:
+            team.may_lose = True
+            for _ in range(amount(1, 10)):
+                await team.progress(50, within=30)
+                primary = site.primary()
+                heirs = site.replicas_of(primary)
+                async with killed(site, primary):
+                    await elected(heirs)
+            await team.progress(50, within=30)
+            attempts = await team.finish()
+            acknowledged = sum(attempt.outcome == "ok" for attempt in attempts)
+            print(f"{len(team.lost)} of {acknowledged} commits that two replicas had confirmed were lost")  # noqa: T201
+            assert team.lost == []
 
 
 async def test_the_primary_is_cut_off() -> None:

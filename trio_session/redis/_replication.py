@@ -119,7 +119,8 @@ class Replication:
             self._answer(list(self._waiters), "primary_lost")
 
     def restart(self) -> None:
-        """The link has gone to another server: ask that one."""
+        """The link has gone to another server: ask that one, and nobody about what was written elsewhere."""
+        self._answer(list(self._waiters), "primary_lost")
         self._serving.cancel()
         self._supervisor.hurry()
 

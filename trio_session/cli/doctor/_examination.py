@@ -13,6 +13,7 @@ from ..._config import SessionConfig
 from ..._errors import ConfigError, SessionError
 from ..._ids import Ids
 from ..._manager import open_session_manager
+from ..._settings import replicas_in
 from ...redis._address import Destination
 from ...redis._connection import LINK_ERRORS
 from ...redis._supervisor import describe
@@ -100,7 +101,8 @@ async def _look_at_server(place: Place, setting: str, config: SessionConfig, fin
         (info,) = await connection.ask(("INFO",))
         facts = {**greeting, **facts_of(info)}
         trip, ahead = await measure(connection)
-        findings += look_at_replicas(server, facts, setting, wanted=place.announced is not None)
+        wanted, needed = place.announced is not None, replicas_in(config.durability)
+        findings += look_at_replicas(server, facts, setting, wanted=wanted, needed=needed)
         findings += look_at_memory(server, facts)
         findings += look_at_clock(server, trip, ahead)
         try:
@@ -109,7 +111,9 @@ async def _look_at_server(place: Place, setting: str, config: SessionConfig, fin
             text = f"{server}: whether stored sessions can be read was not tried: {describe(error)}"
             findings.append(Finding(Level.SKIPPED, "records", text, f"redis-cli ACL SETUSER {user} +scan"))
         key = probe_key(prefix, place.tag)
-        missing, replies = await try_rights(connection, server=server, user=user, prefix=prefix, key=key)
+        missing, replies = await try_rights(
+            connection, server=server, user=user, prefix=prefix, key=key, durable=bool(needed)
+        )
         findings += missing
         findings += look_at_writes(server, replies["set"])
 

@@ -103,8 +103,8 @@ def _size(count: int) -> str:
 # -- replicas ---------------------------------------------------------------------------------------------------------
 
 
-def look_at_replicas(server: str, facts: Facts, setting: str, *, wanted: bool) -> Iterator[Finding]:
-    """Is it the primary, and do its replicas keep up?"""
+def look_at_replicas(server: str, facts: Facts, setting: str, *, wanted: bool, needed: int) -> Iterator[Finding]:
+    """Is it the primary, and do its replicas keep up? `needed` of them have to confirm commits."""
     if facts.get("role", "master") != "master":
         known = "master_host" in facts
         primary = f"{facts['master_host']}:{facts['master_port']}" if known else "another server"
@@ -133,12 +133,35 @@ def look_at_replicas(server: str, facts: Facts, setting: str, *, wanted: bool) -
             f"ago{state}; should it take over now, these changes are lost",
             f"redis-cli -h {host} -p {port} INFO replication   # and see its log",
         )
+    if needed and "connected_slaves" in facts:
+        yield from _look_at_durability(server, facts, count, needed)
     if count and not behind:
         which = "its replica keeps up" if count == 1 else f"its {count} replicas keep up"
         yield Finding(Level.OK, "replicas", f"{server}: {which}")
     elif wanted and "connected_slaves" in facts and not count:
         text = f"{server}: it has no replica: should it die, its sessions are away until it is back"
         yield Finding(Level.WARNING, "replicas", text, "start one; redis-cli INFO replication shows if it has come")
+
+
+def _look_at_durability(server: str, facts: Facts, count: int, needed: int) -> Iterator[Finding]:
+    """Are there as many replicas as have to confirm commits, and what if there are fewer one day?"""
+    if count < needed:
+        connected = f"{count} {'is' if count == 1 else 'are'} connected: changes are stored, and answered with an error"
+        yield Finding(
+            Level.PROBLEM,
+            "durability",
+            f"{server}: durability is replicas:{needed}, and {connected} after commit_timeout",
+            "start the replicas; which are there: redis-cli INFO replication\n"
+            + (f"or ask for fewer: SESSION_DURABILITY=replicas:{count}" if count else "or unset SESSION_DURABILITY"),
+        )
+    elif "min_slaves_good_slaves" not in facts:  # it is told if min-replicas-to-write is set
+        yield Finding(
+            Level.WARNING,
+            "durability",
+            f"{server}: when fewer than {needed} replicas are connected it goes on taking changes that none of them "
+            "will confirm: they are stored, and answered with an error (min-replicas-to-write is not set)",
+            f"redis-cli CONFIG SET min-replicas-to-write {needed}   # and the same in redis.conf",
+        )
 
 
 # -- time -------------------------------------------------------------------------------------------------------------

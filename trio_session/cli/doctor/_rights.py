@@ -23,6 +23,8 @@ VITAL: Final = (
     *("evalsha", "eval", "get", "set", "getrange", "del", "pttl", "pexpire", "persist"),
     *("lpop", "rpush", "lpos", "lrem", "llen", "hget", "hset", "time"),
 )
+#: What is vital, too, if replicas have to confirm commits.
+FOR_DURABILITY: Final = ("wait", "info")
 #: What is gone without it.
 NICE_TO_HAVE: Final = {
     "subscribe": "who waits for a lock has to ask for it all the time, which is slower and not fair",
@@ -38,7 +40,7 @@ def probe_key(prefix: str, tag: str = "do") -> str:
     return f"{prefix}:{{{tag}}}:doctor-{secrets.token_hex(8)}"
 
 
-def _commands(key: str, channel: str) -> dict[str, Command]:
+def _commands(key: str, channel: str, *, durable: bool) -> dict[str, Command]:
     """One harmless call of each; a complaint about its type or its script shows that it is allowed."""
     queue = f"{key}:q"
     return {
@@ -62,13 +64,14 @@ def _commands(key: str, channel: str) -> dict[str, Command]:
         "script|load": ("SCRIPT", "LOAD", "return 1"),
         "ping": ("PING",),
         "info": ("INFO", "server"),
+        **({"wait": ("WAIT", 0, 1)} if durable else {}),
         "publish": ("PUBLISH", channel, "doctor"),
         "subscribe": ("SUBSCRIBE", channel),  # last: a connection that listens takes no other commands
     }
 
 
 async def try_rights(
-    connection: Connection, *, server: str, user: str, prefix: str, key: str
+    connection: Connection, *, server: str, user: str, prefix: str, key: str, durable: bool
 ) -> tuple[list[Finding], dict[str, Reply]]:
     """Try everything. The connection can only listen afterwards.
 
@@ -78,21 +81,29 @@ async def try_rights(
         user: as the server knows us.
         prefix: of our keys and channels.
         key: where to try.
+        durable: replicas have to confirm commits.
 
     Returns:
         What is missing, if anything; and the replies, by right.
     """
-    commands = _commands(key, f"{prefix}:p:doctor")
+    commands = _commands(key, f"{prefix}:p:doctor", durable=durable)
     replies = dict(zip(commands, await connection.ask(*commands.values()), strict=True))
     missing = [right for right, reply in replies.items() if isinstance(reply, ServerError) and _is_refusal(reply)]
-    return _findings(missing, replies, server=server, user=user, prefix=prefix), replies
+    needed = VITAL + (FOR_DURABILITY if durable else ())
+    return _findings(missing, replies, server=server, user=user, prefix=prefix, needed=needed), replies
 
 
 def _findings(
-    missing: Sequence[str], replies: dict[str, Reply], *, server: str, user: str, prefix: str
+    missing: Sequence[str],
+    replies: dict[str, Reply],
+    *,
+    server: str,
+    user: str,
+    prefix: str,
+    needed: Sequence[str],
 ) -> list[Finding]:
     forbidden = {right for right in missing if not _is_about(replies[right], "key", "channel")}
-    vital = [right for right in VITAL if right in forbidden]
+    vital = [right for right in needed if right in forbidden]
     setuser = f"redis-cli ACL SETUSER {user}"
     findings: list[Finding] = []
     if any(_is_about(replies[right], "key") for right in missing):
@@ -105,7 +116,7 @@ def _findings(
         text = f"{server}: the user {user} may not use channels that begin with {prefix}: ({NICE_TO_HAVE['subscribe']})"
         findings.append(Finding(Level.WARNING, "rights", text, f"{setuser} '&{prefix}:*'"))
     for right, loss in NICE_TO_HAVE.items():
-        if right in forbidden:
+        if right in forbidden and right not in vital:
             text = f"{server}: the user {user} may not run {right.replace('|', ' ')}: {loss}"
             findings.append(Finding(Level.WARNING, "rights", text, f"{setuser} '+{right}'"))
     if not missing:
