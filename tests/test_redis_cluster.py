@@ -133,13 +133,13 @@ async def test_replicas_confirm_on_each_node(cluster: Cluster) -> None:
         replica = cluster.replica_of(server)
         replica.freeze()
         try:
-            for key in (mute, talkative):
-                await put(store, key, "t2")
+            await put(store, mute, "t2")
+            await put(store, talkative, "t3")
             with trio.move_on_after(0.2) as scope:
                 await store.confirm(mute, "t2")
             assert scope.cancelled_caught
             with trio.fail_after(LIMIT):
-                await store.confirm(talkative, "t2")
+                await store.confirm(talkative, "t3")
         finally:
             replica.thaw()
 

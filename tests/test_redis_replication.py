@@ -39,8 +39,8 @@ LIMIT = 20.0  # seconds
 
 
 def config(replicas: int = 1, **settings: Any) -> SessionConfig:
-    redis = {"default": RedisConnection()}
-    return SessionConfig(**{"driver": "redis", "redis": redis, "durability": f"replicas:{replicas}", **settings})
+    settings = {"redis": {"default": RedisConnection()}, **settings}
+    return SessionConfig(driver="redis", durability=f"replicas:{replicas}", **settings)
 
 
 @asynccontextmanager

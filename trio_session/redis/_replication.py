@@ -155,14 +155,7 @@ class Replication:
         """Put one question for all who wait, and answer those for whom it is settled."""
         waiters = list(self._waiters)
         began = trio.current_time()
-        with trio.move_on_after(_TURN + _SILENCE) as patience:
-            marked, count, info = await connection.ask(
-                ("SET", self._mark(waiters[-1].key), "", "PX", _MARK_LIFE),
-                ("WAIT", self._replicas, round(_TURN * 1000)),
-                ("INFO", "replication"),
-            )
-        if patience.cancelled_caught:
-            raise redis.exceptions.TimeoutError(f"the server has not answered for {_TURN + _SILENCE:g} s")
+        marked, count, info = await self._question(connection, self._mark(waiters[-1].key))
         if isinstance(marked, ServerError) and str(marked).startswith(("MOVED ", "ASK ")):
             tag = waiters[-1].key[:2]
             self._answer([waiter for waiter in waiters if waiter.key[:2] == tag], "primary_lost")
@@ -177,6 +170,15 @@ class Replication:
         self._note(count, is_enough=is_enough)
         if is_enough:
             self._answer([waiter for waiter in waiters if waiter.history == present])
+
+    async def _question(self, connection: Connection, mark: str) -> list[Reply]:
+        with trio.move_on_after(_TURN + _SILENCE):
+            return await connection.ask(
+                ("SET", mark, "", "PX", _MARK_LIFE),
+                ("WAIT", self._replicas, round(_TURN * 1000)),
+                ("INFO", "replication"),
+            )
+        raise redis.exceptions.TimeoutError(f"the server has not answered for {_TURN + _SILENCE:g} s")
 
     def _answer(self, waiters: Iterable[_Waiter], doubt: DoubtReason | None = None) -> None:
         for waiter in waiters:
