@@ -130,7 +130,7 @@ async def test_replicas_confirm_on_each_node(cluster: Cluster) -> None:
             await put(store, key, "t1")
             with trio.fail_after(LIMIT):
                 await store.confirm(key, "t1")
-        replica = cluster.replica_of(server)
+        (replica,) = cluster.replicas_of(server)
         replica.freeze()
         try:
             await put(store, mute, "t2")

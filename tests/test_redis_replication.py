@@ -234,16 +234,17 @@ async def test_another_history(autojump_clock: MockClock) -> None:
 async def test_another_history_while_the_question_is_under_way(autojump_clock: MockClock) -> None:
     """It is looked for after the replicas have answered."""
     async with opened() as (fake, manager):
-        fake.replicas = 0
-        async with trio.open_nursery() as nursery:
-            with refused("primary_lost"):
-                nursery.start_soon(change, fake)
-                await manager.session().put("a", 1)
+        session = manager.session()
+        await session.put("a", 1)
 
+        def change(words: list[bytes]) -> bool:
+            if words[0] == b"WAIT":
+                fake.replid = "b" * 40
+            return False
 
-async def change(fake: FakeRedis) -> None:
-    await trio.sleep(0.2)
-    fake.replicas, fake.replid = 1, "b" * 40
+        fake.fail_with("never", only=change)
+        with refused("primary_lost"):
+            await session.put("a", 2)
 
 
 async def test_the_connection_is_lost_while_they_wait(autojump_clock: MockClock) -> None:

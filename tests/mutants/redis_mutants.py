@@ -8,6 +8,7 @@ _SCRIPTS = "trio_session/redis/scripts"
 _LINK = "trio_session/redis/_link.py"
 _STORE = "trio_session/redis/_store.py"
 _TOPOLOGY = "trio_session/redis/_topology.py"
+_REPLICATION = "trio_session/redis/_replication.py"
 
 REDIS_MUTANTS: tuple[Mutant, ...] = (
     Mutant(
@@ -267,16 +268,98 @@ REDIS_MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         name="a repeated commit without a record is called a refusal",
-        file=_STORE,
+        file="trio_session/redis/_answers.py",
         old="        case -1 if command.sends == 1:",
         new="        case -1:",
         tests=("tests/test_redis_outcomes.py::test_a_record_that_vanished_leaves_a_repeated_commit_unknown",),
     ),
     Mutant(
         name="a commit that the next primary does not know is called a refusal",
-        file=_STORE,
+        file="trio_session/redis/_answers.py",
         old="        case _ if command.strayed and command.sends > 1:",
         new="        case _ if False:",
         tests=("tests/test_redis_sentinel.py::test_a_commit_between_two_primaries",),
+    ),
+    # -- replicas
+    Mutant(
+        name="too few replicas are enough",
+        file=_REPLICATION,
+        old="is_enough = isinstance(count, int) and count >= self._replicas",
+        new="is_enough = isinstance(count, int)",
+        tests=("tests/test_redis_replication.py::test_too_few_replicas",),
+    ),
+    Mutant(
+        name="what replicas of another primary have counts",
+        file=_REPLICATION,
+        old="self._answer([waiter for waiter in waiters if waiter.history == present])",
+        new="self._answer(waiters)",
+        tests=("tests/test_redis_replication.py::test_another_history",),
+    ),
+    Mutant(
+        name="whoever has written in another history waits for its replicas until it is too late",
+        file=_REPLICATION,
+        old="[waiter for waiter in waiters if waiter.history != present]",
+        new="[]",
+        tests=("tests/test_redis_replication.py::test_another_history",),
+    ),
+    Mutant(
+        name="the history is looked at before the replicas have answered",
+        file=_REPLICATION,
+        old="""            return await connection.ask(
+                ("SET", mark, "", "PX", _MARK_LIFE),
+                ("WAIT", self._replicas, round(_TURN * 1000)),
+                ("INFO", "replication"),
+            )
+""",
+        new="""            marked, info, count = await connection.ask(
+                ("SET", mark, "", "PX", _MARK_LIFE),
+                ("INFO", "replication"),
+                ("WAIT", self._replicas, round(_TURN * 1000)),
+            )
+            return [marked, count, info]
+""",
+        tests=("tests/test_redis_replication.py::test_another_history_while_the_question_is_under_way",),
+    ),
+    Mutant(
+        name="who comes while a question is under way is answered with it",
+        file=_REPLICATION,
+        old="            self._answer([waiter for waiter in waiters if waiter.history == present])",
+        new="            self._answer([waiter for waiter in list(self._waiters) if waiter.history == present])",
+        tests=("tests/test_redis_replication.py::test_who_comes_later_is_asked_about_later",),
+    ),
+    Mutant(
+        name="the link is not told that its server was a replica",
+        file="trio_session/redis/_node.py",
+        old="        if self.link.history is not None and self.link.history.name != present:",
+        new="        if False:",
+        tests=("tests/test_redis_replication.py::test_another_history",),
+    ),
+    Mutant(
+        name="whoever waits for replicas of the old primary waits on",
+        file=_REPLICATION,
+        old='        self._answer(list(self._waiters), "primary_lost")\n        self._serving.cancel()',
+        new="        self._serving.cancel()",
+        tests=("tests/test_redis_sentinel.py::test_a_commit_that_the_new_primary_may_not_have",),
+    ),
+    Mutant(
+        name="the wait for replicas can be cancelled",
+        file="trio_session/_locks.py",
+        old="with trio.CancelScope(deadline=held.confirm_by, shield=True):",
+        new="with trio.CancelScope(deadline=held.confirm_by):",
+        tests=("tests/test_redis_replication.py::test_a_cancelled_caller",),
+    ),
+    Mutant(
+        name="nobody waits for replicas",
+        file="trio_session/_lifecycle.py",
+        old="        if hold.lock.confirm_by is not None:",
+        new="        if False:",
+        tests=("tests/test_redis_replication.py::test_replicas_confirm",),
+    ),
+    Mutant(
+        name="a store that cannot keep the promise is taken",
+        file="trio_session/_manager.py",
+        old="        if config.durability is not None and not store.confirms:",
+        new="        if False:",
+        tests=("tests/test_redis_replication.py::test_the_settings_agree",),
     ),
 )

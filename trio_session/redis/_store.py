@@ -15,11 +15,8 @@ import trio
 
 from .._errors import (
     CommittedNotReplicatedError,
-    CommitUnknownError,
     ConfigError,
     EndReason,
-    LockLostError,
-    SessionEndedError,
     StorageUnavailableError,
 )
 from .._redis_connection import RedisConnection
@@ -27,11 +24,12 @@ from .._settings import replicas_in
 from .._tasks import StartService, open_service_nursery
 from ..abc import Heir, Lifetime, Loaded, SessionStore
 from ._address import Destination, OpenStream
+from ._answers import KIND_OF, loaded_from, written
 from ._link import Command
 from ._node import Locate, Node
 from ._opening import open_topology
 from ._replication import History
-from ._resp import Reply, bulk
+from ._resp import bulk
 from ._scripts import ACQUIRE, COMMIT, DESTROY, LOAD, RELEASE, RENEW, ROTATE, Script
 from ._topology import Routes, Topology
 from ._waiters import Waiters
@@ -67,11 +65,6 @@ _RENEWAL_SHARE: Final = 0.3
 
 # Of braces, which a record's name has and its key has not.
 _UNTAGGED: Final = str.maketrans("", "", "{}")
-
-_HEADER: Final = 33  # bytes; see scripts/_reading.lua
-_END_OF: Final[dict[bytes, EndReason]] = {b"d": "destroyed", b"o": "orphaned", b"r": "replaced", b"": "expired"}
-_KINDS: Final = _END_OF.keys() | {b"=", b"?"}  # what a write may find instead of the version it is to replace
-_KIND_OF: Final[dict[EndReason, str]] = {reason: kind.decode() for kind, reason in _END_OF.items()}
 
 
 class _Names:
@@ -141,7 +134,7 @@ class RedisStore(SessionStore):
         command = await node.link.call(LOAD.call(arguments))
         if not isinstance(command.reply, list):
             command = await self._topology.persist(key, node, LOAD, arguments, command)
-        return _loaded(command.reply, granted_at=0.0)
+        return loaded_from(command.reply, granted_at=0.0)
 
     async def commit(
         self, key: str, token: str, *, version: bytes, blob: bytes, life: Lifetime, heir: Heir | None = None
@@ -206,14 +199,14 @@ class RedisStore(SessionStore):
             bulk(id),
             bulk(blob),
             self._in_ms(life)[1],
-            bulk(_KIND_OF[reason]),
+            bulk(KIND_OF[reason]),
         )
         await self._write(ROTATE, key, token, b"".join(parts))
         return id
 
     async def destroy(self, key: str, token: str, *, reason: EndReason) -> None:
         parts = (self._names(key).all, bulk(self._name + token), _GRACE, bulk(_commit_id(token)))
-        await self._write(DESTROY, key, token, b"".join((*parts, bulk(_KIND_OF[reason]))))
+        await self._write(DESTROY, key, token, b"".join((*parts, bulk(KIND_OF[reason]))))
 
     async def _write(self, script: Script, key: str, token: str, arguments: bytes) -> int:
         node = self._routes[key[:2]]
@@ -226,7 +219,7 @@ class RedisStore(SessionStore):
             self._forget(key, token)
 
     def _written(self, command: Command, token: str) -> int:
-        reply = _written(command)
+        reply = written(command)
         if self._replicas:
             self._unconfirmed[token] = command.history
         return reply
@@ -254,7 +247,7 @@ class RedisStore(SessionStore):
                     command = await self._topology.persist(key, node, ACQUIRE, arguments, command)
                 if not isinstance(command.reply, int):
                     self._held[who] = lease_in_ms
-                    return _loaded(command.reply, granted_at=command.sent_at)
+                    return loaded_from(command.reply, granted_at=command.sent_at)
                 # A lease that ends by itself tells nobody, so we ask then.
                 ends = max(0.0, command.reply / 1000) + 0.005
                 await self._waiters.wait(who, min(ends, uniform(*_POLL if is_queued else _POLL_ALONE)))
@@ -338,42 +331,6 @@ def _ms(seconds: float) -> bytes:
 def _may_go_on(reign: tuple[int, float] | None) -> bool:
     """May another task of this process have the lock, although other processes wait?"""
     return reign is None or (reign[0] < _MOST_HEIRS and trio.current_time() - reign[1] < _LONGEST_REIGN)
-
-
-def _loaded(reply: Reply, *, granted_at: float) -> Loaded:
-    """What the scripts have read; scripts/_reading.lua has the format."""
-    value, slid = reply if isinstance(reply, list) and len(reply) == 2 else (None, None)
-    if not isinstance(value, bytes):
-        raise StorageUnavailableError(f"the server's answer makes no sense: {type(reply).__name__}")
-    if value[:4] == b"ts1=" and len(value) >= _HEADER:
-        return Loaded(value[4:20], value[_HEADER:], None, slid == 1, granted_at)
-    if not value:
-        return Loaded(granted_at=granted_at)
-    if value[:3] == b"ts1" and len(value) >= _HEADER:
-        kind = value[3:4]
-        if kind in _END_OF:
-            return Loaded(ended=_END_OF[kind], granted_at=granted_at)
-        if kind == b"?":  # not even a string
-            return Loaded(value[4:20], value, granted_at=granted_at)
-    # Foreign or newer: the codec will refuse it, but it can be cleared. scripts/_writing.lua names it in the same way.
-    return Loaded(sha1(value, usedforsecurity=False).hexdigest().encode(), value, granted_at=granted_at)
-
-
-def _written(command: Command) -> int:
-    """What became of a write."""
-    match command.reply:
-        case 1 | 2 | 3:
-            return command.reply
-        case _ if command.strayed and command.sends > 1:
-            raise CommitUnknownError  # not here; but where it went first it may have landed, and that one may come back
-        case 0:
-            raise LockLostError
-        case -1 if command.sends == 1:
-            raise LockLostError
-        case bytes(kind) if kind in _KINDS:
-            raise SessionEndedError(_END_OF.get(kind, "replaced"))
-        case _:
-            raise CommitUnknownError
 
 
 @asynccontextmanager
