@@ -24,6 +24,7 @@ from trio_session import (
     open_session_manager,
 )
 from trio_session._ids import Ids
+from trio_session.abc import Heir, Lifetime
 from trio_session.redis import RedisStore, open_redis_store
 from trio_session.testing import FakeRedis, SessionTrainer, open_fake_redis, open_test_client
 from trio_session.web import App, Request
@@ -31,6 +32,7 @@ from trio_session.web import App, Request
 from .redis_servers import RedisServer, redis_server
 from .redis_topologies import ask, role, wait
 from .test_fake_redis import KEY, LIFE, open_both, take
+from .test_leases import FaultyStore
 from .test_redis_trouble import ACL
 
 OTHER = "cd0123456789abcdefghijkl"
@@ -164,16 +166,19 @@ async def test_many_ask_together(autojump_clock: MockClock) -> None:
 
 
 async def test_who_comes_later_is_asked_about_later(autojump_clock: MockClock) -> None:
-    """A question under way does not cover what was written after it."""
+    """A question under way does not cover what may have been written after it."""
     async with opened() as (fake, manager):
-        await manager.session().put("a", 1)
+        store = store_of(manager)
+        tokens = [await write(store) for _ in range(3)]
+        await store.confirm(KEY, tokens[0])
         fake.delay = 0.2
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(manager.session().put, "a", 1)
-            await trio.sleep(0.45)  # two replies, and its question is on the way
-            assert fake.calls["SET"] == 2
-            nursery.start_soon(manager.session().put, "a", 1)
-        assert fake.calls["SET"] == 3
+            nursery.start_soon(store.confirm, KEY, tokens[1])
+            await trio.sleep(0.1)
+            assert fake.calls["WAIT"] == 3
+            nursery.start_soon(store.confirm, KEY, tokens[2])
+        assert fake.calls["WAIT"] == 4
+        assert trio.current_time() == pytest.approx(0.4)
 
 
 async def test_nothing_is_undone(autojump_clock: MockClock) -> None:
@@ -342,6 +347,32 @@ async def test_a_cancelled_caller(autojump_clock: MockClock) -> None:
                 ended_at = trio.current_time()
                 await trio.sleep_forever()
         assert ended_at >= 3
+
+
+class LateStore(FaultyStore):
+    """Has committed when it should long have given up."""
+
+    confirms = True
+
+    async def commit(
+        self, key: str, token: str, *, version: bytes, blob: bytes, life: Lifetime, heir: Heir | None = None
+    ) -> bytes:
+        with trio.CancelScope(shield=True):
+            await trio.sleep(TIMEOUT + 1)
+        return await self.store.commit(key, token, version=version, blob=blob, life=life, heir=heir)
+
+    async def confirm(self, key: str, token: str) -> None:
+        await trio.lowlevel.checkpoint()
+
+
+async def test_a_commit_that_comes_late(autojump_clock: MockClock) -> None:
+    """It is known to be there, so it is not said to be unknown; but there is no time left to ask about replicas."""
+    settings = SessionConfig(commit_timeout=TIMEOUT, lock_lease=20.0, lock_timeout=30.0)
+    async with open_session_manager(settings, store=LateStore()) as manager:
+        session = manager.session()
+        with refused():
+            await session.put("a", 1)
+        assert await stored(manager, session, "a") == 1
 
 
 async def come_back(fake: FakeRedis, seconds: float) -> None:

@@ -119,8 +119,7 @@ class Replication:
             self._answer(list(self._waiters), "primary_lost")
 
     def restart(self) -> None:
-        """The link has gone to another server: ask that one, and nobody about what was written elsewhere."""
-        self._answer(list(self._waiters), "primary_lost")
+        """The link has gone to another server: ask that one."""
         self._serving.cancel()
         self._supervisor.hurry()
 
