@@ -350,16 +350,17 @@ async def test_a_cancelled_caller(autojump_clock: MockClock) -> None:
 
 
 class LateStore(FaultyStore):
-    """Has committed when it should long have given up."""
+    """Says that it has committed when it should long have given up."""
 
     confirms = True
 
     async def commit(
         self, key: str, token: str, *, version: bytes, blob: bytes, life: Lifetime, heir: Heir | None = None
     ) -> bytes:
+        version = await self.store.commit(key, token, version=version, blob=blob, life=life, heir=heir)
         with trio.CancelScope(shield=True):
             await trio.sleep(TIMEOUT + 1)
-        return await self.store.commit(key, token, version=version, blob=blob, life=life, heir=heir)
+        return version
 
     async def confirm(self, key: str, token: str) -> None:
         await trio.lowlevel.checkpoint()
