@@ -57,8 +57,8 @@ class Node:
         channel: str,
         on_message: Callable[[Node, bytes], None],
         on_change: Callable[[], None],
-        replicas: int,
-        mark: Callable[[str], str],
+        replicas: int = 0,
+        mark: Callable[[str], str] = str,
     ) -> None:
         self.name = name
         self.link = Link(name, self._connect)
