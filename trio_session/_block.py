@@ -103,7 +103,7 @@ class Block(AbstractAsyncContextManager[dict[str, Any]]):
 
     def _guard(self, lease: Lease, span: Span) -> None:
         """From now on the span ends with the lease."""
-        if span.scope.cancel_called:  # the wait timed out at the moment it was over: that is no matter of the body's
+        if span.expired:  # the wait timed out at the moment it was over: that is no matter of the body's
             span.__exit__(None, None, None)
             span = self._open_span()
         span.move(lease.deadline)
@@ -115,7 +115,7 @@ class Block(AbstractAsyncContextManager[dict[str, Any]]):
         lifecycle, hold, level, span = self._lifecycle, self._hold, self._level, self._span
         if span is not None:
             hold.lock.lease.guard(None)
-        if span is not None and (hold.lock.lease.loss() is not None or level is not hold.work.levels[0]):
+        if span is not None and (span.expired or hold.lock.lease.lost or level is not hold.work.levels[0]):
             span.__exit__(None, None, None)  # the loss of the lock is told by the commit; inner levels have none
             span = None
         if span is None:

@@ -31,7 +31,7 @@ from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, date, datetime, time, timedelta, timezone, tzinfo
 from decimal import Decimal
 from struct import Struct
-from typing import Any, cast, final
+from typing import Any, final
 from uuid import UUID
 from zoneinfo import ZoneInfo
 
@@ -115,13 +115,13 @@ class MsgpackCodec(Codec):
                 raise SessionDataError("the stored session is encrypted, and there is no key: set SESSION_KEYS")
             raise SessionDataError("the stored session has a format unknown to this version")
         try:
-            data: object = _decode(blob[1:])
+            data: dict[str, Any] = _decode(blob[1:])
         except Exception as error:
             # Not a list of kinds: what damaged bytes can make the constructors raise has no end.
             raise SessionDataError("the stored session cannot be decoded") from error
         if type(data) is not dict:
             raise SessionDataError("the stored session is not a dict")
-        return cast("dict[str, Any]", data)
+        return data
 
 
 class _UnkeptError(Exception):

@@ -75,13 +75,19 @@ class Span:
     Args:
         alarm: watches it from its entry to its exit.
         due: trio time at which it is cancelled.
+
+    Attributes:
+        due: the same, or inf once that time has come.
+        expired: it has come.
+        scope: trio's.
     """
 
-    __slots__ = ("_alarm", "due", "scope")
+    __slots__ = ("_alarm", "due", "expired", "scope")
 
     def __init__(self, alarm: Alarm, due: float = inf) -> None:
         self._alarm = alarm
         self.due = due
+        self.expired = False
         self.scope = trio.CancelScope()
 
     @trio.lowlevel.enable_ki_protection
@@ -103,4 +109,5 @@ class Span:
 
     def expire(self) -> None:
         """It is due."""
+        self.expired = True
         self.scope.cancel()

@@ -116,10 +116,10 @@ class Lease:
         if self._span is not None:
             self._span.scope.cancel()
 
-    def loss(self) -> LossReason | None:
-        """Why the lock is lost, if it is. Once lost it stays lost."""
+    def loss(self, now: float | None = None) -> LossReason | None:
+        """Why the lock is lost, if it is; `now` is the present trio time. Once lost it stays lost."""
         if self._lost is None and not self.committing:
-            now = trio.current_time()
+            now = trio.current_time() if now is None else now
             if now >= self._limit:
                 self.lose("hold_limit")
             elif now >= self.expires - self._terms.margin:

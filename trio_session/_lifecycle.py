@@ -70,7 +70,7 @@ class Lifecycle:
         self._known = Known(candidates, sent=sent, ids=engine.ids, decode=engine.decode_under)
         # By task: one that holds the lock, and those that have lost it and not noticed yet.
         self._holds: dict[Task, Hold] = {}
-        self._written_at = -inf  # when a commit of ours landed last
+        self._written_at = -inf  # when the last commit of ours that landed was begun
         self._flying = False  # a commit is under way
         self._landed: trio.Event | None = None  # somebody waits for that
         self._sealed = False  # the response has started: no cookie can be sent any more
@@ -248,9 +248,12 @@ class Lifecycle:
             hold.work.end(keep=True)
             return
         try:
+            now = trio.current_time()
+            loss = hold.lock.lease.loss(now)
             await trio.lowlevel.checkpoint_if_cancelled()  # a body cancelled without a checkpoint rolls back
-            hold.lock.lease.refuse_lost()
-            await self._commit(hold, span)
+            if loss is not None:
+                raise hold.lock.lease.error()
+            await self._commit(hold, span, now)
         except SessionEndedError as error:
             ended = None if error.reason == "expired" else error.reason
             self._known.learn(None if ended is None else hold.id, Loaded(ended=ended))
@@ -264,8 +267,8 @@ class Lifecycle:
         if hold.lock.confirm_by is not None:
             await self._engine.locks.confirm(hold.lock)
 
-    async def _commit(self, hold: Hold, span: Span) -> None:
-        """Decide what the commit is to do, and have it done."""
+    async def _commit(self, hold: Hold, span: Span, now: float) -> None:
+        """Decide what the commit is to do, and have it done; `now` is the present trio time."""
         engine, work = self._engine, hold.work
         old = hold.lock.loaded.blob
         change = work.change(stored=old is not None)
@@ -278,7 +281,6 @@ class Lifecycle:
             change = "nothing"
         self._refuse(change, work, blob, stored=old is not None)
         destroyed: EndReason = "orphaned" if self._sealed else "destroyed"
-        now = trio.current_time()
         self._flying = True  # the start of the response waits for it: there may be a new cookie
         try:
             match change:
@@ -295,7 +297,7 @@ class Lifecycle:
                     engine.locks.end_unchanged(hold.lock)
                     if change == "end" and self._known.ended is None:
                         self._known.cleared()
-            self._written_at = trio.current_time()  # and not if it failed: who knows what has become of the id
+            self._written_at = now  # and not if it failed: who knows what has become of the id
         finally:
             self._flying = False
             if self._landed is not None:

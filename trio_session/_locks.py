@@ -109,7 +109,7 @@ class Locks:
 
     def span(self, seconds: float = inf) -> Span:
         """A cancel scope that lasts so long, unless it is moved."""
-        return Span(self.alarm, trio.current_time() + seconds)
+        return Span(self.alarm, inf if seconds == inf else trio.current_time() + seconds)
 
     def count_timeout(self) -> None:
         self._lock_timeouts += 1

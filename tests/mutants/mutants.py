@@ -135,14 +135,14 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="a wait that timed out as it ended cancels the body",
         file="trio_session/_block.py",
-        old="        if span.scope.cancel_called:  # the wait",
+        old="        if span.expired:  # the wait",
         new="        if False:  # the wait",
         tests=("tests/test_leases.py::test_a_wait_that_times_out_as_it_ends",),
     ),
     Mutant(
         name="a loss that a shield kept out is told as an unknown commit",
         file="trio_session/_block.py",
-        old="(hold.lock.lease.loss() is not None or level is not hold.work.levels[0]):",
+        old="(span.expired or hold.lock.lease.lost or level is not hold.work.levels[0]):",
         new="level is not hold.work.levels[0]:",
         tests=("tests/test_leases.py::test_a_body_that_was_shielded_hears_of_its_loss",),
     ),
