@@ -17,7 +17,8 @@ def add_to(commands: Any) -> None:
         "demo",
         help="serve a page that shows what a session can do, and what happens without locks",
         description="Serve the demo page until Ctrl-C. The environment configures its sessions: "
-        "SESSION_LIFETIME, SESSION_COOKIE_NAME and the others. The page is for whoever starts it, not for strangers.",
+        "SESSION_LIFETIME, SESSION_COOKIE_NAME and the others; with SESSION_DRIVER=redis and REDIS_URL they are on "
+        "a Redis of yours, with Sentinels or a cluster too. The page is for whoever starts it, not for strangers.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     demo.add_argument("--host", default="127.0.0.1", help="the address to listen on; 0.0.0.0 for every one")
