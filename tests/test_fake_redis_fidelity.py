@@ -159,6 +159,7 @@ LREM l x a | LREM l -1 a | LRANGE l 0 -1 | LREM l 0 a | LREM nope 0 a | LPOP l |
 HSET h a | HSET h a 1 b | HSET h a 1 b 2 | HSET h a 3 c 4 | HGET h a | HGET h z | HGET nope a | TYPE h | GET h
 LLEN h | LPUSH h a | LPOP h | SET h a | HSET h a 1 | HGET h a | TYPE nope | TYPE | PUBLISH c x | PUBLISH c
 INFO nosuchsection | FLUSHALL x | FLUSHALL ASYNC | EXISTS h | EVALSHA ffff 0 | EVAL x x | EVAL x -1 | EVAL x 1
+WAIT | WAIT 0 | WAIT 0 1 | WAIT 1 1 | WAIT x 1 | WAIT 1 x | WAIT 0 -1 | WAIT -1 1 | WAIT 0 1 2 | wait 0 0
 SUBSCRIBE c d | GET x | PING | PING x | FOO x | SUBSCRIBE | SELECT 1
 """.strip()
 
@@ -196,6 +197,7 @@ return redis.call('GET')
 return redis.call('PUBLISH', 'x')
 return redis.call('PUBLISH', 'x', 'y')
 return redis.call('SUBSCRIBE', 'x')
+return redis.call('WAIT', '0', '1')
 return redis.call('GET', {})
 return redis.call('GET', true)
 return redis.call()
@@ -264,7 +266,7 @@ async def test_a_replica(real: RedisServer) -> None:
             pair.fake.read_only = True
             with replica.client() as client:
                 client.execute_command("REPLICAOF", "127.0.0.1", 1)
-            questions: list[Words] = [("HELLO", 2), ("GET", "a"), ("FLUSHALL",)]
+            questions: list[Words] = [("HELLO", 2), ("GET", "a"), ("FLUSHALL",), ("WAIT", 0, 1)]
             for words in questions + SHORT_OF_MEMORY:
                 await pair.same(*words)
 

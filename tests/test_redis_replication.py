@@ -143,7 +143,7 @@ async def test_too_few_replicas(autojump_clock: MockClock, caplog: pytest.LogCap
 
 
 async def test_a_replica_that_comes_in_time(autojump_clock: MockClock) -> None:
-    """Those who wait for it have not waited in vain; whoever comes later need not wait for them."""
+    """Those who wait for it have not waited in vain, however slow it is; and then the next ones have their turn."""
     async with opened() as (fake, manager):
         fake.replicas = 0
         async with trio.open_nursery() as nursery:
@@ -152,7 +152,7 @@ async def test_a_replica_that_comes_in_time(autojump_clock: MockClock) -> None:
             fake.replicas = 1
             began = trio.current_time()
             await manager.session().put("a", 1)
-            assert trio.current_time() - began <= 0.5
+            assert trio.current_time() - began < 0.1
 
 
 async def test_many_ask_together(autojump_clock: MockClock) -> None:
@@ -261,6 +261,19 @@ async def test_the_connection_is_lost_while_they_wait(autojump_clock: MockClock)
             assert fake.faults_left == 0
 
 
+async def test_a_server_that_hangs_up_on_the_idle(autojump_clock: MockClock) -> None:
+    """The next one who asks does not pay for it with the pause before another attempt."""
+    async with opened() as (fake, manager):
+        session = manager.session()
+        await session.put("a", 1)
+        await trio.sleep(1000)
+        fake.cut_request_after(0, only="SET")
+        began = trio.current_time()
+        await session.put("a", 2)
+        assert trio.current_time() == began
+        assert fake.faults_left == 0
+
+
 async def test_the_server_has_started_anew(autojump_clock: MockClock) -> None:
     """Then nobody knows what has become of a commit that was on its way to replicas."""
     async with opened() as (fake, manager):
@@ -315,7 +328,7 @@ async def test_a_server_that_cannot_make_the_mark(autojump_clock: MockClock) -> 
 
 
 async def test_a_slot_that_has_moved(autojump_clock: MockClock) -> None:
-    """Those whose session was in it are told at once; the others are asked about once more."""
+    """Those whose session was in it are told; the others are asked about once more."""
     async with opened() as (fake, manager):
         store = store_of(manager)
         token, other = await write(store), await write(store, OTHER)
@@ -325,10 +338,8 @@ async def test_a_slot_that_has_moved(autojump_clock: MockClock) -> None:
             nursery.start_soon(store.confirm, OTHER, other)
             await wait_all_tasks_blocked()
             fake.fail_with("MOVED 1 10.0.0.1:6379", only=lambda words: words[0] == b"SET" and b"{ab}" in words[1])
-            began = trio.current_time()
             with refused("primary_lost"):
                 await store.confirm(KEY, token)
-            assert trio.current_time() - began < 2  # two turns
         assert fake.faults_left == 0
 
 

@@ -113,8 +113,8 @@ class Node:
             self.address = address
             self.link.moved()
             self.control.restart()
-            if self._replication is not None:
-                self._replication.restart()
+        if self._replication is not None:
+            self._replication.restart()
         self._found.set()
         return connection
 

@@ -22,7 +22,7 @@ import redis.exceptions
 import trio
 
 from .._errors import CommittedNotReplicatedError, DoubtReason
-from ._connection import Connection, RefusedError
+from ._connection import LINK_ERRORS, Connection, RefusedError
 from ._resp import Reply, ServerError, to_exception
 from ._supervisor import Supervisor
 
@@ -33,10 +33,11 @@ logger = logging.getLogger("trio_session.redis")
 #: What is asked on a new link: may we ask at all, and which history is this?
 NAMES_HISTORY: Final = (("WAIT", 0, 1), ("INFO", "replication"))
 
-# A question that replicas leave open for so long is asked anew, together with those that have gathered meanwhile:
-# whoever comes later need not wait for those who came before.
-_TURN: Final = 0.5  # seconds
-# And a server that still says nothing so long afterwards is taken for dead, as by the link.
+# A question is open until replicas have answered it; what is asked anew begins to wait anew, so this has to be longer
+# than a replica is behind that is worth waiting for. Whoever comes meanwhile loses nothing: what answers an older
+# question late, could not have answered theirs earlier.
+_TURN: Final = 10.0  # seconds
+# And a server that still says nothing so long afterwards is taken for dead. The link will have noticed long before.
 _SILENCE: Final = 2.0  # seconds
 # Nobody reads the mark.
 _MARK_LIFE: Final = 10_000  # ms
@@ -119,7 +120,7 @@ class Replication:
             self._answer(list(self._waiters), "primary_lost")
 
     def restart(self) -> None:
-        """The link has gone to another server: ask that one."""
+        """The link has a new connection, perhaps to another server: ask over a new one as well."""
         self._serving.cancel()
         self._supervisor.hurry()
 
@@ -141,14 +142,21 @@ class Replication:
     # -- while there is a connection ----------------------------------------------------------------------------------
 
     async def _serve(self, connection: Connection) -> Exception:
-        with trio.CancelScope() as self._serving:
-            while True:
-                await self._called.wait()
-                if self._waiters:
-                    await self._ask(connection)
-                else:
-                    self._called = trio.Event()
-        return redis.exceptions.ConnectionError("the primary is another server now")
+        was_fine = False
+        try:
+            with trio.CancelScope() as self._serving:
+                while True:
+                    await self._called.wait()
+                    if self._waiters:
+                        await self._ask(connection)
+                        was_fine = True
+                    else:
+                        self._called = trio.Event()
+        except LINK_ERRORS:
+            if was_fine:  # some servers hang up on those who have not asked for a while
+                self._supervisor.hurry()
+            raise
+        return redis.exceptions.ConnectionError("the link has a new connection")
 
     async def _ask(self, connection: Connection) -> None:
         """Put one question for all who wait, and answer those for whom it is settled."""

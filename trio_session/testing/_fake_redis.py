@@ -28,6 +28,9 @@ from ._fake_redis_wire import Wire
 
 __all__ = ["FakeRedis", "open_fake_redis"]
 
+# So often a WAIT looks how many replicas there are.
+_LOOK_AGAIN: Final = 0.01  # seconds
+
 _SCRIPT_NAMES: Final = {hashlib.sha1(script.text, usedforsecurity=False).hexdigest(): script.name for script in SCRIPTS}
 
 
@@ -83,7 +86,14 @@ class FakeRedis(Settings):
             self._refusals -= 1
             raise ConnectionRefusedError(errno.ECONNREFUSED, "the fake server refuses connections")
         theirs, ours = memory_stream_pair()
-        wire = Wire(self._server, ours, handle=self._handle, until_thawed=self._until_thawed, delay=lambda: self.delay)
+        wire = Wire(
+            self._server,
+            ours,
+            handle=self._handle,
+            until_thawed=self._until_thawed,
+            until_replicated=self._until_replicated,
+            delay=lambda: self.delay,
+        )
         self._wires.add(wire)
         self._start(lambda: self._serve(wire))
         return theirs
@@ -96,6 +106,14 @@ class FakeRedis(Settings):
 
     async def _until_thawed(self) -> None:
         await self._thawed.wait()
+
+    async def _until_replicated(self, words: list[bytes]) -> None:
+        """What a WAIT waits for: as many replicas, or that so many ms have passed; 0 are for ever."""
+        if len(words) != 3 or not words[1].isdigit() or not words[2].isdigit():
+            return  # and is told so
+        with trio.move_on_after(int(words[2]) / 1000 or inf):
+            while self.replicas < int(words[1]):  # noqa: ASYNC110 - an attribute does not tell that it was changed
+                await trio.sleep(_LOOK_AGAIN)
 
     def _handle(self, wire: Wire, words: list[bytes]) -> None:
         """A request has arrived: execute it, or what is left of that."""

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import count
-from math import inf
 from typing import Final
 
 from ._fake_redis_data import DATA_COMMANDS, Keyspace
@@ -78,7 +77,6 @@ class Client:
         authenticated: it has given the password, or need not.
         db: its database.
         channels: it has subscribed to these.
-        blocked_until: by the server's clock: until then it waits for an answer, and nothing else it asks is looked at.
     """
 
     push: Callable[[bytes], None]
@@ -86,7 +84,6 @@ class Client:
     authenticated: bool
     db: int = 0
     channels: set[bytes] = field(default_factory=set)
-    blocked_until: float = 0.0
 
 
 class Server:
@@ -247,16 +244,14 @@ class Server:
         ]
         return "\r\n".join(texts).encode()
 
-    def _wait(self, client: Client, replicas: bytes, timeout: bytes) -> Answer:
+    def _wait(self, _: Client, replicas: bytes, timeout: bytes) -> Answer:
         settings = self._settings
         if settings.read_only:
             raise CommandError(_NO_WAIT)
-        wanted = to_int(replicas)
+        to_int(replicas)
         ms = to_int(timeout, "ERR timeout is not an integer or out of range")
         if ms < 0:
             raise CommandError("ERR timeout is negative")
-        if settings.replicas < wanted:
-            client.blocked_until = self._clock() + (ms / 1000 or inf)
         return settings.replicas
 
     def _subscribe(self, client: Client, *channels: bytes) -> Several:

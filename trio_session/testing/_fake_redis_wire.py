@@ -27,6 +27,7 @@ class Wire:
         stream: the server's end.
         handle: called with each request that has arrived.
         until_thawed: awaited before anything is done.
+        until_replicated: awaited before a WAIT is answered, which it gets.
         delay: called to learn how long a reply takes to arrive.
     """
 
@@ -37,12 +38,14 @@ class Wire:
         *,
         handle: Callable[[Wire, list[bytes]], None],
         until_thawed: Callable[[], Awaitable[None]],
+        until_replicated: Callable[[list[bytes]], Awaitable[None]],
         delay: Callable[[], float],
     ) -> None:
         self._server = server
         self._stream = stream
         self._handle = handle
         self._until_thawed = until_thawed
+        self._until_replicated = until_replicated
         self._delay = delay
         self._client = server.add_client(self.say)
         self._outbox: deque[tuple[float, bytes]] = deque()  # when it has to arrive, and what
@@ -75,7 +78,7 @@ class Wire:
     def say(self, data: bytes) -> None:
         """Send something, in its own time."""
         if not self._silent:
-            self._outbox.append((max(trio.current_time(), self._client.blocked_until) + self._delay(), data))
+            self._outbox.append((trio.current_time() + self._delay(), data))
             self._has_work.set()
 
     def fall_silent(self) -> None:
@@ -96,9 +99,9 @@ class Wire:
             while not self._deaf and (words := reader.gets()) is not NOTHING:
                 if not isinstance(words, list) or not words or not all(isinstance(word, bytes) for word in words):
                     raise hiredis.ProtocolError("not a request")
+                if words[0].upper() == b"WAIT":
+                    await self._until_replicated(words)
                 self._handle(self, words)
-                if self._client.blocked_until > trio.current_time():
-                    await trio.sleep_until(self._client.blocked_until)
             if self._silent:
                 await trio.sleep_forever()  # until the last reply has been sent
 
