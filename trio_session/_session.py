@@ -166,6 +166,7 @@ class Session(Lifecycle, Mapping[str, Any]):
             SessionTooLargeError, TypeError: the data cannot be kept; nothing was written.
             StorageUnavailableError: the commit could not be made; nothing was written.
             CommitUnknownError: the store went away in mid-commit.
+            CommittedNotReplicatedError: it is written, and fewer replicas have confirmed it than `durability` asks for.
 
         Cancellation:
             Both ends can wait. `Cancelled` out of the block means that nothing was written; the commit itself cannot

@@ -259,7 +259,7 @@ class SessionInstrument:
         """
 
     def session_committed(self, event: SessionEvent) -> None:
-        """The holder's changes are stored; or there were none, and nothing was written."""
+        """The holder's changes are stored; or there were none, and nothing was written. Replicas come later."""
 
     def session_rolled_back(self, event: SessionEvent) -> None:
         """The holder is done, and its changes are dropped.
