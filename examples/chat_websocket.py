@@ -3,7 +3,7 @@
 Who somebody is, what they are called and when they were last seen is in their session. So two tabs of a browser are
 one person, and after a reload, or tomorrow, they are still the same. Who is in the room right now is known to one
 process: serve it with one. Start it with `python chat_websocket.py --port 8000`, or in your own way, as
-`hypercorn -k trio chat_websocket:app`.
+`trio-session serve chat_websocket:app`.
 """
 
 import argparse

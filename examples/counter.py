@@ -1,6 +1,6 @@
 """A counter that never miscounts, however fast you click.
 
-Start it with `python counter.py --port 8000` or `hypercorn -k trio counter:app`, and look at the cookie in the
+Start it with `python counter.py --port 8000` or `trio-session serve counter:app`, and look at the cookie in the
 answer: `curl -i -b jar -c jar http://127.0.0.1:8000/visits`.
 """
 

@@ -1,6 +1,6 @@
 """Logging in: the id changes, the cart stays, and logging out leaves nothing behind.
 
-Start it with `python login.py --port 8000` or `hypercorn -k trio login:app`, open the page, and watch the cookie while
+Start it with `python login.py --port 8000` or `trio-session serve login:app`, open the page, and watch the cookie while
 you log in. No token in the forms: the cookie is SameSite=Lax, so the forms of other sites come without it.
 """
 

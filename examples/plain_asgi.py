@@ -1,6 +1,6 @@
 """No framework at all: sessions for any ASGI application. Starlette, FastAPI, Litestar and Quart are wrapped alike.
 
-Start it with `python plain_asgi.py --port 8000` or `hypercorn -k trio plain_asgi:app`, and ask for some pages:
+Start it with `python plain_asgi.py --port 8000` or `trio-session serve plain_asgi:app`, and ask for some pages:
 `curl -b jar -c jar http://127.0.0.1:8000/any/path`.
 """
 

@@ -30,7 +30,7 @@ logger = logging.getLogger("trio_session")
 
 SCOPE_KEY = "trio_session"
 
-NOT_TRIO = "trio_session runs on trio only: serve the application with `hypercorn -k trio`"
+NOT_TRIO = "trio_session runs on trio only: serve the application with `trio-session serve`, or `hypercorn -k trio`"
 
 # What a client that is turned away because the store is down is told to wait.
 _RETRY_AFTER = b"1"  # second
