@@ -85,9 +85,9 @@ def test_what_leads_to_an_application(name: str) -> None:
     assert isinstance(load_by_name(name, Config()), ASGIWrapper)
 
 
-@pytest.mark.parametrize("name", ["shop_app:old", "wsgi:shop_app:old", "wsgi:shop_app:make"])
+@pytest.mark.parametrize("name", ["shop_app:old", "wsgi:shop_app:old", "wsgi:shop_app:make", "shop_app:min"])
 def test_applications_of_wsgi(name: str) -> None:
-    """They are Hypercorn's affair; whoever writes so is believed."""
+    """They are Hypercorn's affair; whoever writes so is believed, and so is what does not tell how to call it."""
     assert isinstance(load_by_name(name, Config()), WSGIWrapper)
 
 

@@ -30,6 +30,7 @@ from trio_session.serving import (
     ServingError,
     StartupError,
     _processes,
+    _run,
     _server,
     _worker,
     run,
@@ -351,6 +352,43 @@ def test_run_writes_its_process_id(tmp_path: Path) -> None:
 
     run(app_with(orderly), quiet(pid_path=str(tmp_path / "pid")), announce=stop)
     assert (tmp_path / "pid").read_text() == str(os.getpid())
+
+
+class Impatient(logging.Handler):
+    """Sets an event as soon as it is said where the server is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heard = trio.Event()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.getMessage().startswith("Running on"):
+            self.heard.set()
+
+
+@pytest.mark.parametrize("attempt", range(10))  # of two tasks that are due at the same time either may run first
+async def test_an_end_that_is_asked_for_with_the_first_word(attempt: int) -> None:
+    """The server has started by then, so the lifespan of its application ends in order."""
+    log, impatient, ending = logging.getLogger(f"here.{attempt}"), Impatient(), _run.Ending()
+    log.setLevel(logging.INFO)
+    log.addHandler(impatient)
+    heard: list[str] = []
+
+    async def listen(receive: Receive, send: Send) -> None:
+        for _ in range(2):
+            heard.append((await receive())["type"])
+            await send({"type": f"{heard[-1]}.complete"})
+
+    async def end() -> None:
+        await impatient.heard.wait()
+        ending.gracefully()
+
+    config = quiet(errorlog=log)
+    app = _run.load(app_with(listen), config)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(end)
+        await _run.serve_until_told(_server.make_sockets(config), app, config, ending, lambda _: None)
+    assert heard == ["lifespan.startup", "lifespan.shutdown"]
 
 
 def test_run_with_workers_needs_a_name() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import signal
 from collections.abc import AsyncIterator, Callable, Sequence
-from functools import partial
 from typing import cast, final
 
 import trio
@@ -109,12 +108,18 @@ async def serve_until_told(
     workers: int = 1,
 ) -> None:
     """Serve until `ending` says so."""
-    with ending.scope:
-        async with open_bare_nursery() as nursery:
-            serve = partial(serve_on, sockets, app, config, shutdown_trigger=ending.asked.wait, workers=workers)
-            urls: list[str] = await nursery.start(serve)
+
+    @final
+    class Status:
+        # Not by way of a nursery's `start`: an end that is asked for before it comes back would find nothing started.
+        def started(self, urls: list[str]) -> None:
             ending.started = True
             announce(urls)
+
+    with ending.scope:
+        status = cast("trio.TaskStatus[list[str]]", Status())  # its overloads have room for no class but trio's
+        trigger = ending.asked.wait
+        await serve_on(sockets, app, config, shutdown_trigger=trigger, workers=workers, task_status=status)
 
 
 async def _serve_alone(
