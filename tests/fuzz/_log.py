@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
+import traceback
 
 __all__ = ["Log"]
 
 
 class Log(logging.Handler):
-    """Remembers the last message of each level, and those of which a stranger could have made two."""
+    """Remembers the last message of each level and its traceback, and those of which a stranger can have made two."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -16,6 +17,8 @@ class Log(logging.Handler):
         self.forged: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        message = self.last[record.levelname] = record.getMessage()
+        message = record.getMessage()
+        reason = "".join(traceback.format_exception(record.exc_info[1])) if record.exc_info else ""
+        self.last[record.levelname] = f"{message}\n{reason}".rstrip()
         if not message.isprintable():
             self.forged.append(message)

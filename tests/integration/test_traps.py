@@ -6,6 +6,7 @@ Where a test fails for Hypercorn alone, a trap has been closed there: what close
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 
 import pytest
 import trio
@@ -55,7 +56,9 @@ def app_of(story: Story) -> ASGIApp:
 # -- a broken connection ---------------------------------------------------------------------------------------------
 
 
-async def behind_a_handshake(server: Server, path: str = "/", *, pause: Pause = wait_all_tasks_blocked) -> None:
+async def behind_a_handshake(
+    server: Server, path: str = "/", *, times: int = 30, pause: Pause = wait_all_tasks_blocked
+) -> None:
     """A WebSocket handshake, and one byte too many. It must meet an application that is just about to accept."""
     upgrade = [
         (b"connection", b"upgrade"),
@@ -63,12 +66,41 @@ async def behind_a_handshake(server: Server, path: str = "/", *, pause: Pause = 
         (b"sec-websocket-version", b"13"),
         (b"sec-websocket-key", b"dGhlIHNhbXBsZSBub25jZQ=="),
     ]
-    for _ in range(30):
+    for _ in range(times):
         if server.ended.is_set():
             break
         async with await connect(server.url) as stream:
             await stream.send_all(request_head(path, headers=upgrade) + b"x")
             await pause(0.005)
+
+
+@both
+async def test_a_byte_too_early_is_no_fault_of_the_application(serve: Serve) -> None:
+    """The client is refused. To answer it in that very moment is no error; it is as if the client had gone."""
+    blamed: list[Exception] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            while True:
+                await send({"type": f"{(await receive())['type']}.complete"})
+        _, turns, answer = scope["path"].split("/")
+        for _ in range(int(turns)):
+            await trio.lowlevel.checkpoint()
+        try:
+            if answer == "accept":
+                await send({"type": "websocket.accept"})
+            else:
+                await send({"type": "websocket.http.response.start", "status": 403, "headers": []})
+                await send({"type": "websocket.http.response.body", "body": b"no"})
+        except Exception as error:  # noqa: BLE001  # whatever it is
+            blamed.append(error)
+
+    async with start(serve, app) as server:
+        for turns in range(10):
+            for answer in ("accept", "refuse"):
+                with suppress(OSError):  # Hypercorn alone may be dead by now
+                    await behind_a_handshake(server, f"/{turns}/{answer}", times=5)
+    assert bool(blamed) is (serve is plain)
 
 
 async def into_an_answered_stream(server: Server, *, pause: Pause = wait_all_tasks_blocked) -> None:

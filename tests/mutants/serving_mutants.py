@@ -71,6 +71,13 @@ SERVING_MUTANTS: tuple[Mutant, ...] = (
         tests=("tests/integration/test_stopping.py::test_a_request_that_was_on_its_way_is_answered",),
     ),
     Mutant(
+        name="an application that accepts a WebSocket too late is told of a protocol error",
+        file="trio_session/serving/_protocols.py",
+        old="            self.stream.closed = True  # Hypercorn",
+        new="            pass  # Hypercorn",
+        tests=("tests/integration/test_traps.py::test_a_byte_too_early_is_no_fault_of_the_application[ours]",),
+    ),
+    Mutant(
         name="a request whose time is up gets no answer",
         file="trio_session/serving/_application.py",
         old="            if not started and trio.current_effective_deadline() == -inf:",

@@ -1,5 +1,7 @@
 """HTTP/1.1 and HTTP/2 as Hypercorn speaks them, without what breaks a connection that is in order.
 
+- When a client speaks before its WebSocket was accepted, Hypercorn refuses it; an application that accepts it in that
+  very moment is told of a protocol error, as if it were to blame. Here what it says is not heard any more.
 - Hypercorn's HTTP/2 fails when data come in for a stream that it has answered already: an upload that was refused,
   the closing frame of a WebSocket. Here they are dropped, and the client is told to send no more of them.
 - It waits for a stream's application before it looks at the next stream. Here each stream has a task for that, and the
@@ -22,14 +24,18 @@ from h2.errors import ErrorCodes
 from h2.events import DataReceived, Event as H2Event, RequestReceived, StreamEnded
 from h2.exceptions import ProtocolError
 from hypercorn.events import Event, RawData
-from hypercorn.protocol.events import Body, EndBody, Event as StreamEvent, Trailers
+from hypercorn.protocol.events import Body, EndBody, Event as StreamEvent, Response, Trailers
 from hypercorn.protocol.h2 import H2Protocol
 from hypercorn.protocol.h11 import H2CProtocolRequiredError, H2ProtocolAssumedError, H11Protocol
+from hypercorn.protocol.ws_stream import WSStream
 from hyperframe.frame import GoAwayFrame
 
 __all__ = ["Leaving", "Protocol"]
 
 _LAST_STREAM_OF_ALL = 2**31 - 1
+
+# What Hypercorn refuses a WebSocket with, if the application does not.
+_OWN_REFUSAL = [(b"content-length", b"0"), (b"connection", b"close")]
 
 
 @dataclass(frozen=True)
@@ -48,7 +54,7 @@ class Protocol:
 
     def __init__(self, alpn: str | None, *parts: Any) -> None:
         self._parts = parts
-        self._protocol: H11Protocol | _HTTP2 = _HTTP2(*parts) if alpn == "h2" else H11Protocol(*parts)
+        self._protocol: _HTTP1 | _HTTP2 = _HTTP2(*parts) if alpn == "h2" else _HTTP1(*parts)
 
     async def initiate(self) -> None:
         await self._protocol.initiate()
@@ -80,6 +86,14 @@ class Protocol:
         if isinstance(self._protocol, _HTTP2):
             self._protocol.connection.close_connection()
             await self._protocol._flush()
+
+
+@final
+class _HTTP1(H11Protocol):
+    async def stream_send(self, event: StreamEvent) -> None:
+        if isinstance(event, Response) and event.headers == _OWN_REFUSAL and isinstance(self.stream, WSStream):
+            self.stream.closed = True  # Hypercorn says so only when this has been sent
+        await super().stream_send(event)
 
 
 @final
