@@ -1,4 +1,4 @@
-"""The pytest plugin, in projects of its own: a pytest in a child process, with this plugin and pytest-trio only."""
+"""The pytest plugin, in projects of its own: a pytest inside this one, with this plugin and pytest-trio only."""
 
 from __future__ import annotations
 
@@ -31,23 +31,14 @@ async def visits(scope, receive, send):
 @pytest.fixture
 def project(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> pytest.Pytester:
     """A project that has the library and pytest-trio, and nothing else that would be loaded by itself."""
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
     pytester.makeini("[pytest]\ntrio_mode = true\nfilterwarnings = error\n")
     return pytester
 
 
 def run(project: pytest.Pytester, *arguments: str) -> pytest.RunResult:
-    return project.runpytest_subprocess(
-        "-p",
-        "pytest_trio.plugin",
-        "-p",
-        "trio_session.testing.plugin",
-        "-p",
-        "no:cacheprovider",
-        *arguments,
-        timeout=30,
-    )
+    plugins = ("pytest_trio.plugin", "trio_session.testing.plugin", "no:cacheprovider")
+    return project.runpytest_inprocess(*(f"-p{name}" for name in plugins), *arguments)
 
 
 def test_the_fixtures_serve_the_projects_application(project: pytest.Pytester) -> None:
