@@ -15,7 +15,7 @@ from .redis_servers import RedisServer, binaries, redis_server
 
 # `deadline=None`: a busy machine is no failure. "ci" tries more and always the same examples, so that a red
 # run can be repeated; "dev" looks for new ones each time.
-settings.register_profile("ci", deadline=None, max_examples=60, derandomize=True, print_blob=True)
+settings.register_profile("ci", deadline=None, max_examples=200, derandomize=True, print_blob=True)
 settings.register_profile("dev", deadline=None, max_examples=25, print_blob=True)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
 

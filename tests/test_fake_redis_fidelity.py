@@ -7,8 +7,9 @@ server is not the version that the fake one copies.
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import cache
 from itertools import count
 
 import hiredis
@@ -55,6 +56,21 @@ class Peer:
             reader.feed(bytes(data))
         return bytes(raw)
 
+    async def ask_all(self, commands: Sequence[Words]) -> list[bytes]:
+        """The reply to each of these, which are sent at once: a round trip costs more than a command."""
+        await self.stream.send_all(b"".join(map(pack, commands)))
+        reader, raw, replies = new_reader(), bytearray(), list[bytes]()
+        while len(replies) < len(commands):
+            data = await self.stream.receive_some()
+            assert data, "the connection is gone"
+            for byte in data:  # a reader does not say where a reply ends
+                raw.append(byte)
+                reader.feed(bytes(raw[-1:]))
+                if reader.gets() is not NOTHING:
+                    replies.append(bytes(raw))
+                    raw.clear()
+        return replies
+
 
 class Pair:
     """A real and a fake server, asked the same."""
@@ -79,6 +95,17 @@ class Pair:
         self._check(theirs, ours, f"{words} (number {next(self._asked)})")
         return ours
 
+    async def same_all(self, commands: Sequence[Words]) -> list[bytes]:
+        """Ask both all of it; returns what the fake server said."""
+        ours = await self.peers[1].ask_all(commands)
+        await self.as_said(commands, ours)
+        return ours
+
+    async def as_said(self, commands: Sequence[Words], ours: Sequence[bytes]) -> None:
+        """Ask the real server what the fake one has been asked, and compare."""
+        for words, reply, theirs in zip(commands, ours, await self.peers[0].ask_all(commands), strict=True):
+            self._check(theirs, reply, f"{words} (number {next(self._asked)})")
+
     def _check(self, theirs: bytes, ours: bytes, about: str) -> None:
         if theirs.startswith(b"-") and ours.startswith(b"-") and not self.is_exact:
             return
@@ -92,17 +119,16 @@ class Pair:
         """Both hold the same keys, with the same values, for the same time."""
         keys = sorted(hiredis_list(await self.peers[0].ask("KEYS", "*")))
         assert self.fake.keys() == [key.decode() for key in keys]
-        for key in keys:
-            kind = await self.same("TYPE", key)
-            words: Words = ("LRANGE", key, 0, -1) if kind == b"+list\r\n" else ("GET", key)
-            if kind != b"+hash\r\n":
-                await self.same(*words)
-            else:
-                value = self.fake.get(key)
-                assert isinstance(value, dict)
-                theirs = hiredis_list(await self.peers[0].ask("HGETALL", key))
-                assert value == dict(zip(theirs[::2], theirs[1::2], strict=True))
-            await self.same("PTTL", key)
+        kinds = await self.same_all([("TYPE", key) for key in keys])
+        reads: dict[bytes, Words] = {b"+string\r\n": ("GET",), b"+list\r\n": ("LRANGE", 0, -1)}
+        found = [(key, reads[kind]) for key, kind in zip(keys, kinds, strict=True) if kind in reads]
+        await self.same_all([(what, key, *rest) for key, (what, *rest) in found])
+        await self.same_all([("PTTL", key) for key in keys])
+        for key in [key for key, kind in zip(keys, kinds, strict=True) if kind not in reads]:  # in any order
+            value = self.fake.get(key)
+            assert isinstance(value, dict)
+            theirs = hiredis_list(await self.peers[0].ask("HGETALL", key))
+            assert value == dict(zip(theirs[::2], theirs[1::2], strict=True))
 
 
 def hiredis_list(raw: bytes) -> list[bytes]:
@@ -124,17 +150,22 @@ def _without_times(reply: bytes) -> bytes:
     return re.sub(rb"(\$2\r\nid\r\n):\d+", rb"\1:ID", reply)
 
 
+@cache
+def version_of(real: RedisServer) -> str:
+    """What it says of itself."""
+    with real.client() as client:
+        info = client.info("server")
+    assert isinstance(info, dict)
+    return str(info["redis_version"])
+
+
 @asynccontextmanager
 async def pair_of(real: RedisServer) -> AsyncIterator[Pair]:
     async with open_fake_redis() as fake, AsyncExitStack() as exits:
-        with real.client() as client:
-            client.flushall()
-            client.script_flush()
-            info = client.info("server")
-            assert isinstance(info, dict)
-            fake.version = str(info["redis_version"])
+        fake.version = version_of(real)
         pair = Pair(real, fake, exits)
         pair.peers = await pair.connect()
+        await pair.peers[0].ask_all([("FLUSHALL",), ("SCRIPT", "FLUSH")])
         yield pair
 
 
@@ -309,8 +340,7 @@ plain_commands = st.one_of(
 async def test_any_commands(real: RedisServer, commands: list[Words]) -> None:
     """Whatever the sequence of commands, replies and data are the same in the end."""
     async with pair_of(real) as pair:
-        for words in commands:
-            await pair.same(*words)
+        await pair.same_all(commands)
         await pair.same_data()
 
 
@@ -350,11 +380,13 @@ async def test_any_script_calls(real: RedisServer, calls: list[tuple[object, ...
         hearers = [await pair.connect() for _ in range(2)]
         for process, hearer in zip((PROCESS_A, PROCESS_B), hearers, strict=True):
             await pair.same("SUBSCRIBE", b"p:p:" + process, peers=hearer)
-        for script in SCRIPTS:
-            await pair.same("SCRIPT", "LOAD", script.text)
+        await pair.same_all([("SCRIPT", "LOAD", script.text) for script in SCRIPTS])
+        asked, said = list[Words](), list[bytes]()
         for what, record, *arguments in calls:
             assert isinstance(record, str)
-            await pair.same(*_as_command(pair.fake, what, record, arguments))
+            asked.append(_as_command(pair.fake, what, record, arguments))
+            said.append(await pair.peers[1].ask(*asked[-1]))
+        await pair.as_said(asked, said)
         await pair.same_data()
         for theirs, ours in hearers:
             assert await everything_heard(ours) == await everything_heard(theirs)
