@@ -274,6 +274,20 @@ REDIS_MUTANTS: tuple[Mutant, ...] = (
         tests=("tests/test_redis_outcomes.py::test_a_record_that_vanished_leaves_a_repeated_commit_unknown",),
     ),
     Mutant(
+        name="patience ends only when an attempt does",
+        file="trio_session/redis/_supervisor.py",
+        old="            self._patience_ends = inf\n            self._give_notice()",
+        new="            self._patience_ends = inf",
+        tests=("tests/test_redis_link_losses.py::test_patience_ends_in_the_middle_of_an_attempt",),
+    ),
+    Mutant(
+        name="a command that goes to another server is taken for the same",
+        file="trio_session/redis/_node.py",
+        old="            self.link.moved()\n",
+        new="",
+        tests=("tests/test_redis_sentinel.py::test_a_commit_between_two_primaries",),
+    ),
+    Mutant(
         name="a commit that the next primary does not know is called a refusal",
         file="trio_session/redis/_answers.py",
         old="        case _ if command.strayed and command.sends > 1:",
