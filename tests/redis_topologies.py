@@ -64,6 +64,10 @@ class Group(ABC):
         """Those that may take its place."""
 
     @abstractmethod
+    def elected(self, heirs: Sequence[RedisServer]) -> list[RedisServer]:
+        """Which of them programs can know to have taken the place of their primary."""
+
+    @abstractmethod
     def revive(self, server: RedisServer) -> None:
         """Start one whose place another one has taken, and `settle()`."""
 
@@ -103,6 +107,10 @@ class Replicated(Group):
 
     def replicas_of(self, primary: RedisServer) -> list[RedisServer]:
         return [server for server in self.servers if server is not primary]
+
+    def elected(self, heirs: Sequence[RedisServer]) -> list[RedisServer]:
+        named = {int(ask(each, "SENTINEL", "GET-MASTER-ADDR-BY-NAME", SERVICE)[1]) for each in self.sentinels}
+        return [heir for heir in heirs if self.ports[self.servers.index(heir)] in named]
 
     def elections(self) -> int:
         """How often a replica was made the primary, so far."""
@@ -236,6 +244,9 @@ class Cluster(Group):
 
     def replicas_of(self, primary: RedisServer) -> list[RedisServer]:
         return [server for server in self.servers if role(server)[:3] == ["slave", b"127.0.0.1", primary.port]]
+
+    def elected(self, heirs: Sequence[RedisServer]) -> list[RedisServer]:
+        return [heir for heir in heirs if role(heir)[0] == "master"]
 
     def revive(self, server: RedisServer) -> None:
         server.start()

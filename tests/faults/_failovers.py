@@ -10,7 +10,7 @@ from statistics import median
 import trio
 
 from tests.redis_servers import RedisServer
-from tests.redis_topologies import Group, role
+from tests.redis_topologies import Group
 
 from ._harness import Crew
 
@@ -39,7 +39,7 @@ async def lose_primaries(
         heirs = site.replicas_of(primary)
         orphans = {name for name, id in team.sessions if site.owner(id[:2]) is primary}
         async with lose(site, primary):
-            recoveries.append(await recovery(team, orphans, heirs))
+            recoveries.append(await recovery(site, team, orphans, heirs))
     attempts = await team.finish()
     acknowledged = sum(attempt.outcome == "ok" for attempt in attempts)
     print(  # noqa: T201
@@ -49,20 +49,19 @@ async def lose_primaries(
     assert max(recoveries) <= SOON, recoveries
 
 
-async def recovery(team: Crew, orphans: Collection[str], heirs: Sequence[RedisServer]) -> float:
+async def recovery(site: Group, team: Crew, orphans: Collection[str], heirs: Sequence[RedisServer]) -> float:
     """How long after the election of a new primary its sessions are changed again, but for time the workers lacked.
 
     Sentinels may think better of it, and elect another one: then the last election counts.
     """
-    since = await elected(heirs)
-    elections = {server: since for server in heirs if is_primary(server)}
+    since = await elected(site, heirs)
+    elections = dict.fromkeys(site.elected(heirs), since)
 
     async def watch() -> None:
         while True:
             looked_at = time.monotonic()
-            for server in heirs:
-                if server not in elections and is_primary(server):
-                    elections[server] = looked_at
+            for server in site.elected(heirs):
+                elections.setdefault(server, looked_at)
             await trio.sleep(0.01)
 
     async with trio.open_nursery() as nursery:
@@ -73,18 +72,14 @@ async def recovery(team: Crew, orphans: Collection[str], heirs: Sequence[RedisSe
     return changed_at - last - team.paused(last, changed_at)
 
 
-async def elected(candidates: Sequence[RedisServer]) -> float:
-    """Wait until one of them is a primary; since when it is, in monotonic time."""
+async def elected(site: Group, heirs: Sequence[RedisServer]) -> float:
+    """Wait until one of them is known to be the primary; since when it is, in monotonic time."""
     with trio.fail_after(30):
         while True:
             looked_at = time.monotonic()
-            if any(map(is_primary, candidates)):
+            if site.elected(heirs):
                 return looked_at
             await trio.sleep(0.01)
-
-
-def is_primary(server: RedisServer) -> bool:
-    return bool(role(server)[0] == "master")
 
 
 @asynccontextmanager

@@ -43,7 +43,7 @@ async def stops_for_long(site: Group, team: Crew) -> None:
     primary = owner(site, team)
     heirs = site.replicas_of(primary)
     with frozen(primary):
-        await elected(heirs)
+        await elected(site, heirs)
         await team.progress(10, within=20)
     await trio.to_thread.run_sync(site.settle)
 

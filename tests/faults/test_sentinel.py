@@ -37,7 +37,7 @@ async def test_the_primary_dies_and_replicas_have_confirmed() -> None:
                 primary = site.primary()
                 heirs = site.replicas_of(primary)
                 async with killed(site, primary):
-                    await elected(heirs)
+                    await elected(site, heirs)
             await team.progress(50, within=30)
             attempts = await team.finish()
             acknowledged = sum(attempt.outcome == "ok" for attempt in attempts)

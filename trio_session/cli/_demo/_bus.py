@@ -74,7 +74,10 @@ class RedisBus(Bus):
         async with open_service_nursery() as start:
             self._topology = await open_topology(self._destination, self._new_node, self._listen, start)
             self._listen()
-            await trio.sleep_forever()
+            try:
+                await trio.sleep_forever()
+            finally:
+                self._topology = None  # locks are still given back after this, and nobody looks any more
 
     def _node(self) -> Node | None:
         """Where we tell and listen. In a cluster any node would do; but two would tell everything twice."""
