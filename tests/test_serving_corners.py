@@ -21,6 +21,8 @@ from trio_session.serving._application import _WebSocket
 from trio_session.serving._connection import Connection
 from trio_session.serving._processes import Orders, _Supervisor, _Worker
 from trio_session.serving._protocols import _HTTP2
+from trio_session.serving._run import Ending
+from trio_session.serving._worker import _obey
 
 
 @asynccontextmanager
@@ -48,6 +50,18 @@ async def test_a_worker_that_is_let_go_does_not_live_on() -> None:
     async with worker_that_runs("import time; time.sleep(60)") as (worker, _):
         pass
     assert worker._process.returncode == -signal.SIGKILL
+
+
+async def test_the_parent_of_a_worker_dies_before_it_has_heard_of_it() -> None:
+    """The word that it has started is lost; it ends gracefully all the same."""
+    parent, channel = socket.socketpair()
+    channel.send(b'{"urls": []}\n')
+    parent.close()
+    ending = Ending()
+    ending.started = True
+    await _obey(trio.SocketStream(trio.socket.from_stdlib_socket(channel)), ending)
+    assert ending.asked.is_set()
+    assert not ending.scope.cancel_called
 
 
 async def test_a_renewal_comes_while_there_is_nothing_to_renew() -> None:

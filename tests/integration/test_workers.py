@@ -100,7 +100,9 @@ class Site:
         arguments = (*command, "-b", f"127.0.0.1:{port}", "-w", str(workers), "module:app")
         async with open_child(*arguments, folder=str(self.folder)) as child:
             url = f"http://127.0.0.1:{port}"
-            await self.until(lambda: child.errors().count("Running on ") == workers)
+            # Hypercorn says no more than that; ours says when it has heard of each of them, too.
+            ready = f"{workers} workers ready at " if command is OURS else ""
+            await self.until(lambda: child.errors().count("Running on ") == workers and ready in child.errors())
             yield child, url
         await self.until(lambda: not any(map(is_alive, self.noted("start"))))  # nobody is left behind
 

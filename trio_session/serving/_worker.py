@@ -83,8 +83,9 @@ async def _heed(signals: AsyncIterator[int], ending: Ending) -> None:
 async def _obey(channel: trio.SocketStream, ending: Ending) -> None:
     """Do as we are told. At the end nobody is left to tell us anything."""
     async with channel:
-        while word := await channel.receive_some():
-            ending.gracefully()
-            if AT_ONCE in word:
-                ending.at_once()
+        with suppress(trio.BrokenResourceError):  # our parent has died before it had read that we started
+            while word := await channel.receive_some():
+                ending.gracefully()
+                if AT_ONCE in word:
+                    ending.at_once()
     ending.gracefully()
