@@ -316,6 +316,21 @@ async def freeze(fake: FakeRedis) -> None:
     fake.freeze()
 
 
+async def test_a_server_that_does_not_answer_a_question(autojump_clock: MockClock) -> None:
+    """It is taken for dead in the end, and asked over a new connection."""
+    async with opened() as (fake, manager):
+        store = store_of(manager)
+        tokens = [await write(store) for _ in range(2)]
+        await store.confirm(KEY, tokens[0])
+        connections = fake.calls["HELLO"]
+        fake.freeze()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(store.confirm, KEY, tokens[1])
+            await trio.sleep(60)
+            fake.thaw()
+        assert fake.calls["HELLO"] > connections
+
+
 async def test_a_server_that_cannot_make_the_mark(autojump_clock: MockClock) -> None:
     """It is asked again, until it is too late."""
     async with opened() as (fake, manager):

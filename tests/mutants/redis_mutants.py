@@ -349,6 +349,13 @@ REDIS_MUTANTS: tuple[Mutant, ...] = (
         tests=("tests/test_redis_replication.py::test_another_history",),
     ),
     Mutant(
+        name="whoever waits for replicas of the old primary waits on",
+        file=_REPLICATION,
+        old="[waiter for waiter in self._waiters if waiter.history != name]",
+        new="[]",
+        tests=("tests/test_redis_sentinel.py::test_a_commit_that_the_new_primary_may_not_have",),
+    ),
+    Mutant(
         name="a commit that was late is called unknown",
         file="trio_session/_locks.py",
         old="with trio.CancelScope(deadline=held.confirm_by, shield=True):",

@@ -17,7 +17,7 @@ from ._address import Address
 from ._connection import Connection
 from ._control import Control
 from ._link import Link
-from ._replication import NAMES_HISTORY, History, Replication, check_rights, history_in
+from ._replication import NAMES_HISTORY, Replication, check_rights, history_in
 from ._resp import Reply
 from ._scripts import SCRIPTS
 
@@ -113,8 +113,6 @@ class Node:
             self.address = address
             self.link.moved()
             self.control.restart()
-        if self._replication is not None:
-            self._replication.restart()
         self._found.set()
         return connection
 
@@ -131,7 +129,7 @@ class Node:
         if self._replication is not None:
             replies = await connection.ask(*NAMES_HISTORY)
             check_rights(replies)
-            self.link.history = History(history_in(replies[-1]), self._replication)
+            self.link.history = self._replication.begin(history_in(replies[-1]))
         if not self._looked_at_memory:
             self._looked_at_memory = True
             self._check_memory(memory)

@@ -107,6 +107,7 @@ class Replication:
         self._serving = trio.CancelScope()
         self._waiters: dict[_Waiter, None] = {}
         self._called = trio.Event()  # somebody waits
+        self._present = b""  # the name of the history that the link is connected to
         self._over = False
         self._complained = False  # the log knows that replicas are missing
 
@@ -119,15 +120,22 @@ class Replication:
             self._over = True
             self._answer(list(self._waiters), "primary_lost")
 
-    def restart(self) -> None:
-        """The link has a new connection, perhaps to another server: ask over a new one as well."""
+    def begin(self, name: bytes) -> History:
+        """The link has a new connection, perhaps to another server: ask over a new one as well.
+
+        Args:
+            name: of the history there. Nothing can be known any more about others.
+        """
+        self._present = name
+        self._answer([waiter for waiter in self._waiters if waiter.history != name], "primary_lost")
         self._serving.cancel()
         self._supervisor.hurry()
+        return History(name, self)
 
     async def confirm(self, history: bytes, key: str) -> None:
         """See `History.confirm`."""
         waiter = _Waiter(history, key)
-        if self._over or not history:
+        if self._over or not history or history != self._present:
             self._answer([waiter], "primary_lost")
         else:
             self._waiters[waiter] = None
