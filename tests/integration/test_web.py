@@ -168,7 +168,7 @@ async def test_an_upload_that_is_too_long_is_refused_midway(app: App, version: s
 
     Over HTTP/2 that is one of the traps of Hypercorn.
     """
-    async with start(serve, app, keep_alive_timeout=0.1) as server:
+    async with start(serve, app, keep_alive_timeout=1.0) as server:
         before = count_tasks()
         async with exchange(server.url, version, path, URLENCODED) as upload:
             for _ in range(20):
@@ -229,7 +229,7 @@ async def test_head_of_a_stream(app: App, notes: Notes, version: str) -> None:
 @pytest.mark.parametrize("path", ["/slow", "/flood"])
 async def test_a_stream_is_closed_in_its_own_task(app: App, notes: Notes, version: str, path: str) -> None:
     """When the client goes: while the generator waits, or while it is held up by a client that does not read."""
-    async with serving(app, keep_alive=0.1) as url:
+    async with serving(app, keep_alive=1.0) as url:
         before = count_tasks()
         if version == "HTTP/2":
             async with open_h2(url) as client:
