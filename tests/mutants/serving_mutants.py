@@ -184,7 +184,7 @@ SERVING_MUTANTS: tuple[Mutant, ...] = (
         file="trio_session/serving/_worker.py",
         old="                ending.at_once()\n    ending.gracefully()",
         new="                ending.at_once()",
-        tests=("tests/integration/test_workers.py::test_workers_do_not_outlive_their_parent",),
+        tests=("tests/test_serving_corners.py::test_the_parent_of_a_worker_dies_before_it_has_heard_of_it",),
     ),
     Mutant(
         name="the settings that workers get have a logger",
