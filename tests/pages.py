@@ -176,15 +176,16 @@ class Terminal:
             text=True,
         )
         until = time.monotonic() + PATIENCE
-        while True:
-            try:
-                httpx.get(f"http://127.0.0.1:{self._port}/-", timeout=PATIENCE)
-            except httpx.ConnectError:
-                assert self._server.poll() is None, self._server.communicate()[0]
-                assert time.monotonic() < until, "the server did not start"
-                time.sleep(0.02)
-            else:
-                return ""
+        with httpx.Client(timeout=PATIENCE) as client:  # one: each reads all the certificates of this machine
+            while True:
+                try:
+                    client.get(f"http://127.0.0.1:{self._port}/-")
+                except httpx.ConnectError:
+                    assert self._server.poll() is None, self._server.communicate()[0]
+                    assert time.monotonic() < until, "the server did not start"
+                    time.sleep(0.02)
+                else:
+                    return ""
 
     def _do_curl(self, words: list[str]) -> str:
         """The options of curl that our pages use."""
