@@ -12,6 +12,7 @@ from string import ascii_letters
 import pytest
 import redis.exceptions
 import trio
+import trio.testing
 
 from trio_session import (
     ConfigError,
@@ -95,6 +96,28 @@ async def opened(cluster: Cluster, number: int = 1) -> AsyncIterator[list[RedisS
 
 
 # -- where things are -------------------------------------------------------------------------------------------------
+
+
+async def test_a_node_that_is_new_serves_those_who_come_first_first(cluster: Cluster) -> None:
+    """They queue up there as soon as we listen, however early they come."""
+    (key,) = keys_of(cluster)[cluster.primaries()[0]]
+    order: list[str] = []
+
+    async def visit(store: RedisStore, token: str) -> None:
+        loaded = await take(store, key, token)
+        order.append(token)
+        await store.commit(key, token, version=loaded.version, blob=b"x", life=LIFE)
+
+    async with opened(cluster) as (old,):
+        for turn in range(8):  # without a queue, they come in the right order every other time
+            async with open_redis_store(cluster.url) as new, trio.open_nursery() as nursery:
+                await take(old, key, f"t{turn}")
+                for number in "1234":
+                    nursery.start_soon(visit, new, f"{turn}{number}")
+                    await trio.testing.wait_all_tasks_blocked()
+                await until(lambda: ask(cluster.owner(key[:2]), "LLEN", f"{record_of(key)}:q") == 4)
+                old.release(key, f"t{turn}")
+    assert order == [f"{turn}{number}" for turn in range(8) for number in "1234"]
 
 
 async def test_each_session_on_its_node(cluster: Cluster) -> None:

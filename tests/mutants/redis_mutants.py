@@ -204,6 +204,13 @@ REDIS_MUTANTS: tuple[Mutant, ...] = (
         tests=("tests/test_fake_redis_faults.py::test_flushed_scripts",),
     ),
     Mutant(
+        name="who is early on a new node waits for a lock without a place in the queue",
+        file=_STORE,
+        old="                if node.is_new:",
+        new="                if False:",
+        tests=("tests/test_redis_cluster.py::test_a_node_that_is_new_serves_those_who_come_first_first",),
+    ),
+    Mutant(
         name="heirs go on for ever while other processes wait",
         file=_STORE,
         old="return reign is None or (reign[0] < _MOST_HEIRS and",

@@ -20,6 +20,7 @@ from ._link import Link
 from ._replication import NAMES_HISTORY, Replication, check_rights, history_in
 from ._resp import Reply
 from ._scripts import SCRIPTS
+from ._supervisor import PATIENCE
 
 __all__ = ["Locate", "NewNode", "Node"]
 
@@ -45,6 +46,7 @@ class Node:
         name: for messages.
         address: where the link is, or was last.
         is_cluster: the server is part of one.
+        is_new: before a lock is asked for, `tried_to_listen` has to be called.
         link: the connection that all tasks share.
         control: the connection for wake-ups.
     """
@@ -78,6 +80,9 @@ class Node:
         self.address: Address | None = None
         self.is_cluster = False
         self._found = trio.Event()
+        self.is_new = True
+        self._has_tried = False
+        self._first_calls = trio.StrictFIFOLock()
         self._scope = trio.CancelScope()
         self._looked_at_memory = False
 
@@ -104,6 +109,19 @@ class Node:
         """
         await self.link.opened()
         await self.control.tried()
+
+    async def tried_to_listen(self) -> None:
+        """Wait until we listen or cannot for now, but no longer than patience lasts.
+
+        Who asks it for a lock before we listen there cannot queue up, and would have to take chances. They go on in the
+        order in which they came.
+        """
+        async with self._first_calls:
+            if not self._has_tried:
+                with trio.move_on_after(PATIENCE):
+                    await self.control.tried()
+                self._has_tried = True
+        self.is_new = self._first_calls.locked()
 
     async def _connect(self) -> Connection:
         address = await self._locate()

@@ -240,6 +240,8 @@ class RedisStore(SessionStore):
         try:
             while not self._closed:
                 node = self._routes[key[:2]]
+                if node.is_new:
+                    await node.tried_to_listen()
                 is_queued = node.control.listening
                 arguments = before + (_QUEUE_LIFE if is_queued else _NO_QUEUE) + after
                 command = await node.link.call(ACQUIRE.call(arguments))
