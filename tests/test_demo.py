@@ -11,8 +11,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.machinery import ModuleSpec
 from pathlib import Path
-from types import ModuleType
-from typing import Any
+from types import ModuleType, SimpleNamespace
+from typing import Any, cast
 
 import httpx
 import pytest
@@ -24,9 +24,10 @@ from trio_websocket import WebSocketConnection, open_websocket_url
 from trio_session import RedisConnection, SessionConfig, open_session_manager
 from trio_session.cli import main
 from trio_session.cli._demo import make_app, running_server
-from trio_session.cli._demo._bus import Bus, make_bus
+from trio_session.cli._demo._bus import Bus, RedisBus, make_bus
 from trio_session.cli._demo._holder import hold
 from trio_session.cli._demo._timeline import Timeline
+from trio_session.redis._address import Address
 from trio_session.testing import ASGIClient, open_test_client
 
 from .redis_servers import binaries, redis_server
@@ -395,3 +396,20 @@ async def test_the_driver_can_be_named() -> None:
         async with httpx.AsyncClient(base_url=await demo.url(), timeout=PATIENCE) as browser:
             assert (await browser.get("/visits")).json() == {"visits": 1}
         assert await demo.stop(signal.SIGTERM) == 0
+
+
+async def test_a_picture_whose_processes_have_met_on_two_nodes_hears_each_line_once() -> None:
+    """What is published on one node of a cluster reaches them all, and the slot of the meeting point may have moved."""
+    bus = RedisBus(RedisConnection(url="redis+cluster://cluster"))
+
+    async def nowhere() -> Address:
+        raise AssertionError("nobody connects")
+
+    old, new = bus._new_node("old", nowhere), bus._new_node("new", nowhere)
+    bus._topology = cast("Any", SimpleNamespace(routes={"__": new}))
+    with bus.listening() as lines:
+        for node in (old, new):
+            node.control._on_message(b"line")
+        assert lines.receive_nowait() == "line"
+        with pytest.raises(trio.WouldBlock):
+            lines.receive_nowait()

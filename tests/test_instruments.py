@@ -7,6 +7,7 @@ import logging
 import re
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
+from contextvars import ContextVar
 from dataclasses import fields
 from functools import partialmethod
 from typing import Any, get_args
@@ -35,7 +36,8 @@ from trio_session import (
 )
 from trio_session._asgi import Receive, Scope, Send
 from trio_session._instruments import Hook
-from trio_session.testing import open_test_client
+from trio_session.redis import open_redis_store
+from trio_session.testing import open_fake_redis, open_test_client
 from trio_session.web import App, Request
 
 from .test_docs import ROOT, blocks_of
@@ -468,3 +470,36 @@ async def test_the_instruments_of_the_docs(autojump_clock: MockClock, caplog: py
     assert len(said) == 2
     assert re.fullmatch(r"session [0-9a-f]{12}: lock lost after 6\.0 s: hold_limit", said[0])
     assert re.fullmatch(r"session [0-9a-f]{12}: waited 6\.0 s for its lock", said[1])
+
+
+async def test_hooks_see_the_context_of_the_task_concerned(autojump_clock: MockClock) -> None:
+    """Also where another task has found out what happened: that a lock is an heir's, or lost."""
+    visitor: ContextVar[str] = ContextVar("visitor", default="nobody")
+    told: list[tuple[str, str]] = []
+
+    class Witness(SessionInstrument):
+        def session_committed(self, event: SessionEvent) -> None:
+            told.append((visitor.get(), "committed"))
+
+        def lock_lost(self, event: SessionEvent) -> None:
+            told.append((visitor.get(), "lost"))
+
+    async def visit(session: Session, name: str, seconds: float = 0.0) -> None:
+        visitor.set(name)
+        with suppress(LockLostError):
+            async with session.locked() as data:
+                data["n"] = name
+                await trio.sleep(seconds)
+
+    async with open_fake_redis() as fake, open_redis_store("redis://fake", open_stream=fake.open_stream) as store:
+        config = SessionConfig(lock_hold_limit=3.0)
+        async with open_session_manager(config, store=store, instruments=[Witness()]) as manager:
+            session = manager.session()
+            await session.put("n", "")
+            told.clear()
+            fake.delay = 0.1
+            async with trio.open_nursery() as nursery:
+                for name in "abc":
+                    nursery.start_soon(visit, manager.session(session.id), name)
+            await visit(manager.session(session.id), "slow", 60)
+    assert sorted(told) == [("a", "committed"), ("b", "committed"), ("c", "committed"), ("slow", "lost")]

@@ -166,3 +166,19 @@ def test_one_process_says_it_like_several(folder: Path, capsys: pytest.CaptureFi
     assert shown.endswith(
         "\ntrio-session: the application could not start: ModuleNotFoundError: No module named 'no_such'\n"
     )
+
+
+@pytest.mark.parametrize("name", ["lazy:ap", "lazy:request", "lazy:xyz"])
+def test_a_module_with_something_that_cannot_be_looked_at(name: str, folder: Path) -> None:
+    """As Flask's and Quart's `request` outside of a request: whatever one asks it, it raises."""
+    (folder / "lazy.py").write_text(
+        "from contextvars import ContextVar\n"
+        "from werkzeug.local import LocalProxy\n"
+        "request = LocalProxy(ContextVar('request'), unbound_message='outside of a request')\n"
+        "async def app(scope, receive, send): ...\n"
+    )
+    try:
+        with pytest.raises(StartupError):
+            load_by_name(name, Config())
+    finally:
+        sys.modules.pop("lazy", None)

@@ -9,7 +9,7 @@ from math import inf
 import pytest
 import redis.exceptions
 import trio
-from trio.testing import MockClock, wait_all_tasks_blocked
+from trio.testing import MockClock, memory_stream_pair, wait_all_tasks_blocked
 
 from trio_session import StorageUnavailableError
 from trio_session._tasks import open_service_nursery
@@ -17,7 +17,7 @@ from trio_session.redis import _link
 from trio_session.redis._connection import Connection
 from trio_session.redis._link import Link
 from trio_session.redis._resp import pack
-from trio_session.redis._supervisor import PATIENCE
+from trio_session.redis._supervisor import PATIENCE, Supervisor
 
 from .test_redis_link import NAME, Bench, Call, Peer, open_bench, payloads, refused
 
@@ -503,3 +503,22 @@ async def test_the_log_is_short(autojump_clock: MockClock, caplog: pytest.LogCap
         await bench.peer.hang_up()
         await trio.sleep(2)
         assert len(caplog.records) == 6
+
+
+async def test_patience_begins_with_the_first_attempt(autojump_clock: MockClock) -> None:
+    """And not when it was decided that there will be one: a connection may be needed later."""
+    stream, _ = memory_stream_pair()
+
+    async def connect() -> Connection:
+        await trio.sleep(0.01)
+        return Connection(stream)
+
+    async def serve(_: Connection) -> Exception:
+        await trio.sleep_forever()
+        raise AssertionError("slept enough")
+
+    supervisor = Supervisor(NAME, connect=connect, serve=serve)
+    await trio.sleep(PATIENCE * 2)
+    async with open_service_nursery() as start:
+        start(supervisor.run)
+        await supervisor.opened()

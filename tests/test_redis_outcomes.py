@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+from typing import Any
+
 import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
@@ -16,9 +19,13 @@ from trio_session import (
     open_session_manager,
 )
 from trio_session.redis import RedisStore, open_redis_store
-from trio_session.redis._resp import bulk
-from trio_session.redis._scripts import ACQUIRE
-from trio_session.testing import FakeRedis, open_fake_redis
+from trio_session.redis._answers import written
+from trio_session.redis._link import Command
+from trio_session.redis._resp import ServerError, bulk
+from trio_session.redis._scripts import ACQUIRE, COMMIT
+from trio_session.redis._topology import Topology
+from trio_session.testing import FakeRedis, open_fake_redis, open_test_client
+from trio_session.web import App, Request
 
 
 async def test_a_lock_whose_grant_got_lost_is_had_at_once(autojump_clock: MockClock) -> None:
@@ -275,3 +282,69 @@ async def test_an_error_in_the_middle_of_a_script_leaves_it_unknown(autojump_clo
         fake.fail_with("ERR no such thing script: 07b2, on @user_script:67.", only="commit")
         with pytest.raises(CommitUnknownError):
             await store.commit(KEY, token, version=loaded.version, blob=b"new", life=LIFE)
+
+
+async def test_a_response_waits_for_each_commit_under_way(autojump_clock: MockClock) -> None:
+    """Also for that of an heir which began before its predecessor had ended: it may bring a new id."""
+    async with (
+        open_both() as (fake, store),
+        open_session_manager(SessionConfig(), store=store) as manager,
+    ):
+        app = App(manager=manager)
+
+        @app.get("/log-in")
+        async def log_in(request: Request) -> str:
+            app.nursery.start_soon(request.session.put, "a", request.args["a"])
+            await trio.sleep(0.05)
+            app.nursery.start_soon(request.session.refresh)
+            await trio.sleep(0.2)  # one has landed, the other is under way
+            return "done"
+
+        @app.get("/")
+        async def index(request: Request) -> dict[str, Any]:
+            return dict(request.session)
+
+        async with open_test_client(app) as client:
+            await client.get("/log-in?a=first")
+            fake.delay = 0.1
+            for turn in "abcdefgh":  # who of the two goes first is a matter of luck
+                await client.get(f"/log-in?a={turn}")
+                await trio.sleep(1)
+                assert (await client.get("/")).json() == {"a": turn}
+
+
+@pytest.mark.parametrize("refusal", ["MOVED 1 b:1", "READONLY You can't write against a read only replica."])
+async def test_a_commit_that_went_to_two_servers_is_never_called_lost(refusal: str) -> None:
+    """The first one may have run it; that the second one has not says nothing."""
+
+    class Denies:
+        def restart(self, reason: Exception, *, unless_since: float) -> None:
+            """Look for the primary."""
+
+        async def call(self, payload: bytes, **options: bool) -> Command:
+            await trio.lowlevel.checkpoint()
+            return commit_of(sends=1, reply=0)
+
+    class TwoServers(Topology):
+        nodes: Any
+
+        def _find(self, tag: str) -> Any:
+            return SimpleNamespace(link=Denies(), name="a")
+
+        def _redirect(self, node: Any, error: ServerError) -> Any:
+            return (SimpleNamespace(link=Denies(), name="b"), False) if refusal.startswith("MOVED") else None
+
+    topology = TwoServers("two")
+    twice = commit_of(sends=2, reply=ServerError(refusal))
+    once = commit_of(sends=1, reply=ServerError(refusal))
+    node = topology._find("k")
+    with pytest.raises(CommitUnknownError):
+        written(await topology.persist(KEY, node, COMMIT, b"", twice))
+    with pytest.raises(LockLostError):
+        written(await topology.persist(KEY, node, COMMIT, b"", once))
+
+
+def commit_of(*, sends: int, reply: Any) -> Command:
+    command = Command(b"", None, insists=True)
+    command.sends, command.reply = sends, reply
+    return command

@@ -573,3 +573,15 @@ def record(session: Session) -> str:
     assert session.id is not None
     key = Ids().key(session.id)
     return f"trio_session:{{{key[:2]}}}{key[2:]}"
+
+
+async def test_a_server_that_is_too_busy_to_say_what_its_replicas_follow(autojump_clock: MockClock) -> None:
+    """Without that no commit could ever be confirmed over this connection, so there has to be another."""
+    async with opened() as (fake, manager):
+        session = manager.session()
+        await session.put("a", 0)
+        fake.fail_with("BUSY Redis is busy", only=lambda words: words == [b"INFO", b"replication"])
+        await fake.restart()
+        await trio.sleep(3)
+        await session.put("a", 1)
+        assert fake.faults_left == 0

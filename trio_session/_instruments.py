@@ -77,12 +77,13 @@ class Instruments(list[SessionInstrument]):
 class LockWatch:
     """One lock, from being asked for to being released, as instruments are told of it."""
 
-    __slots__ = ("_acquired_at", "_deadline", "_instruments", "_number", "_requested_at", "_tag")
+    __slots__ = ("_acquired_at", "_deadline", "_instruments", "_number", "_requested_at", "_tag", "_task")
 
     def __init__(self, instruments: Instruments, key: str, number: int, until: float) -> None:
         self._instruments = instruments
         self._tag = _tag(key)
         self._number = number
+        self._task = trio.lowlevel.current_task()
         self._requested_at = trio.current_time()
         self._acquired_at: float | None = None
         # Asked now, as a scope that is cancelled has no deadline any more.
@@ -148,7 +149,10 @@ class LockWatch:
             reason=reason,
             new_session=new,
         )
-        self._instruments.tell(hook, event)
+        if trio.lowlevel.current_task() is self._task:
+            self._instruments.tell(hook, event)
+        else:  # whoever renews leases has found this out, or whoever reads a server's answers
+            self._task.context.run(self._instruments.tell, hook, event)
 
 
 def _tag(key: str) -> str:

@@ -71,7 +71,7 @@ class Lifecycle:
         # By task: one that holds the lock, and those that have lost it and not noticed yet.
         self._holds: dict[Task, Hold] = {}
         self._written_at = -inf  # when the last commit of ours that landed was begun
-        self._flying = False  # a commit is under way
+        self._flying = 0  # so many commits are under way: an heir begins before whoever left it the lock has ended
         self._landed: trio.Event | None = None  # somebody waits for that
         self._sealed = False  # the response has started: no cookie can be sent any more
         self._finished = False  # the request is over
@@ -281,7 +281,7 @@ class Lifecycle:
             change = "nothing"
         self._refuse(change, work, blob, stored=old is not None)
         destroyed: EndReason = "orphaned" if self._sealed else "destroyed"
-        self._flying = True  # the start of the response waits for it: there may be a new cookie
+        self._flying += 1  # the start of the response waits for it: there may be a new cookie
         try:
             match change:
                 case "write":
@@ -299,7 +299,7 @@ class Lifecycle:
                         self._known.cleared()
             self._written_at = now  # and not if it failed: who knows what has become of the id
         finally:
-            self._flying = False
+            self._flying -= 1
             if self._landed is not None:
                 self._landed.set()
                 self._landed = None

@@ -232,9 +232,9 @@ class SessionInstrument:
 
         app = App(instruments=[Waits()])
 
-    What Trio's own instruments are to tasks. A hook is called where the thing happens, in the task concerned, so it
-    must be quick and must not wait; the loss of a lock may be noticed by a task of the library's. One that raises is
-    logged once, and its instrument is told nothing more: it can never disturb a lock.
+    What Trio's own instruments are to tasks. A hook is called when the thing happens, so it must be quick and must not
+    wait; and in the context (the context variables) of the task concerned, even if it is a task of the library's that
+    noticed. One that raises is logged once, and its instrument is told nothing more: it can never disturb a lock.
 
     A lock is `lock_requested`, and then either `lock_abandoned` or `lock_acquired`. What was acquired is
     `session_committed` or `session_rolled_back`, and `lock_released`. In between it may be `lock_lost`: then others may

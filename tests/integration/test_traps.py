@@ -17,6 +17,7 @@ from trio_session._asgi import ASGIApp, Receive, Scope, Send
 from ._clients import connect, fetch, open_h2, read_answer, request_head
 from ._servers import Serve, Server, both, ours, plain, start
 from ._serving import count_tasks, eventually, respond
+from ._websockets import UPGRADE
 
 # How to wait until the server has seen what was sent to it; in another process, that takes some time.
 Pause = Callable[[float], Awaitable[None]]
@@ -60,17 +61,11 @@ async def behind_a_handshake(
     server: Server, path: str = "/", *, times: int = 30, pause: Pause = wait_all_tasks_blocked
 ) -> None:
     """A WebSocket handshake, and one byte too many. It must meet an application that is just about to accept."""
-    upgrade = [
-        (b"connection", b"upgrade"),
-        (b"upgrade", b"websocket"),
-        (b"sec-websocket-version", b"13"),
-        (b"sec-websocket-key", b"dGhlIHNhbXBsZSBub25jZQ=="),
-    ]
     for _ in range(times):
         if server.ended.is_set():
             break
         async with await connect(server.url) as stream:
-            await stream.send_all(request_head(path, headers=upgrade) + b"x")
+            await stream.send_all(request_head(path, headers=UPGRADE) + b"x")
             await pause(0.005)
 
 
@@ -260,3 +255,38 @@ async def test_a_connection_that_was_used_a_lot_loses_no_request(serve: Serve) -
             for stream in streams:
                 assert (await stream.whole_answer()).body == b"done"
             await client.closed.wait()
+
+
+# -- refusals --------------------------------------------------------------------------------------------------------
+
+
+@both
+async def test_a_websocket_that_is_refused_is_hung_up_on(serve: Serve) -> None:
+    """HTTP/1.1: no connection is kept for it, however long its client stays."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            while True:
+                await send({"type": f"{(await receive())['type']}.complete"})
+        assert (await receive())["type"] == "websocket.connect"
+        await send({"type": "websocket.close"})
+
+    async with start(serve, app) as server, await connect(server.url) as stream:
+        await stream.send_all(request_head("/", headers=UPGRADE))
+        assert (await read_to_the_end(stream)).startswith(b"HTTP/1.1 403")
+
+
+async def test_a_client_that_speaks_too_early_is_hung_up_on() -> None:
+    """HTTP/1.1: after the refusal, as that says."""
+    async with start(ours, app_of(Story())) as server, await connect(server.url) as stream:
+        await stream.send_all(request_head("/", headers=UPGRADE) + b"x")
+        answer = await read_to_the_end(stream)
+        assert answer.startswith((b"HTTP/1.1 400", b"HTTP/1.1 101"))
+
+
+async def read_to_the_end(stream: trio.SocketStream) -> bytes:
+    data = b""
+    with trio.fail_after(3):
+        while chunk := await stream.receive_some():
+            data += chunk
+    return data

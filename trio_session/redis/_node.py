@@ -147,7 +147,10 @@ class Node:
         if self._replication is not None:
             replies = await connection.ask(*NAMES_HISTORY)
             check_rights(replies)
-            self.link.history = self._replication.begin(history_in(replies[-1]))
+            history = history_in(replies[-1])
+            if not history:
+                raise redis.exceptions.ConnectionError("it does not name the history that its replicas follow")
+            self.link.history = self._replication.begin(history)
         if not self._looked_at_memory:
             self._looked_at_memory = True
             self._check_memory(memory)

@@ -64,8 +64,8 @@ class Supervisor:
         self._failures = 0  # in a row
         self._waiting = trio.CancelScope()  # for a connection, or before the next attempt
         self._hurried = False
-        self._down_since = trio.current_time()
-        self._patience_ends = self._down_since + PATIENCE  # inf: it has ended, or there is a connection
+        self._down_since = 0.0
+        self._patience_ends = inf  # then it has ended, or there is a connection
         self._patience = trio.CancelScope()
 
     async def opened(self) -> None:
@@ -85,6 +85,8 @@ class Supervisor:
 
     async def run(self) -> None:
         """Keep the connection up until cancelled."""
+        self._down_since = trio.current_time()
+        self._wait_until(self._down_since + PATIENCE)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._lose_patience)
             while True:

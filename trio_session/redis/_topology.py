@@ -115,6 +115,8 @@ class Topology(ABC):
                     if verdict is Verdict.RECONNECT:
                         node.link.restart(to_exception(error), unless_since=command.sent_at)
                     redirected = self._redirect(node, error)
+                    if redirected is not None or verdict is Verdict.RECONNECT:
+                        command.strayed |= command.sends > 0
                     if (verdict is Verdict.GIVE_UP and redirected is None) or trio.current_time() >= gives_up_at:
                         raise _failed(node, command, to_exception(error))
                     if redirected is not None:

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from hypercorn.config import Config
 from hypercorn.typing import AppWrapper
-from hypercorn.utils import is_asgi, wrap_app
+from hypercorn.utils import is_asgi as looks_asynchronous, wrap_app
 
 from ._lifespan import StartupError
 
@@ -44,7 +44,7 @@ def load_by_name(name: str, config: Config) -> AppWrapper:
         raise StartupError(f"{name!r} does not say where the application is: write MODULE:APP, like app:app")
     module, expression = _import(place), expression or "app"
     app = _evaluate(expression, module)
-    is_wsgi = given == "wsgi" or (given is None and not is_asgi(app) and _takes(app, _WSGI_ARGUMENTS))
+    is_wsgi = given == "wsgi" or (given is None and not _is_asynchronous(app) and _takes(app, _WSGI_ARGUMENTS))
     if not is_wsgi and not _is_application(app):
         what = _what_it_is(app, f"{place}:{expression}")
         raise StartupError(f"{expression!r} in {_where(module)} is no application: {what}")
@@ -89,27 +89,35 @@ def _evaluate(expression: str, module: ModuleType) -> Any:
         raise _failed(error) from error
     known = {name: value for name, value in vars(module).items() if not name.startswith("_") and not isclass(value)}
     # Nothing is called like that: then whatever could be served, be its name like it or not.
-    some = [name for name, value in known.items() if is_asgi(value) and _is_application(value)]
+    some = (name for name, value in known.items() if _is_asynchronous(value) and _is_application(value))
     hint = _or_is_it(missing, known) or _or_is_it(missing, some, likeness=0.0)
     raise StartupError(f"there is no {missing!r} in {_where(module)}{hint}")
 
 
+# What is asked may be anything: Flask's `request`, which raises whatever one wants to know of it outside of a request.
+
+
+def _is_asynchronous(app: Any) -> bool:
+    try:
+        return looks_asynchronous(app)
+    except Exception:  # noqa: BLE001
+        return False
+
+
 def _takes(app: Any, arguments: Sequence[str]) -> bool:
     """Whether it can be called with so many."""
-    if not callable(app):
-        return False
     try:
         signature(app).bind(*arguments)
-    except TypeError:
-        return False
     except ValueError:  # it does not tell
         return True
+    except Exception:  # noqa: BLE001
+        return False
     return True
 
 
 def _is_application(app: Any) -> bool:
     """Whether it looks like one of ASGI. A class that makes them does not."""
-    return _takes(app, _ASGI_ARGUMENTS) and not (isclass(app) and is_asgi(app))
+    return _takes(app, _ASGI_ARGUMENTS) and not (isclass(app) and _is_asynchronous(app))
 
 
 def _what_it_is(app: Any, name: str) -> str:

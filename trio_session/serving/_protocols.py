@@ -23,7 +23,7 @@ import trio
 from h2.errors import ErrorCodes
 from h2.events import DataReceived, Event as H2Event, RequestReceived, StreamEnded
 from h2.exceptions import ProtocolError
-from hypercorn.events import Event, RawData
+from hypercorn.events import Closed, Event, RawData
 from hypercorn.protocol.events import Body, EndBody, Event as StreamEvent, Response, Trailers
 from hypercorn.protocol.h2 import H2Protocol
 from hypercorn.protocol.h11 import H2CProtocolRequiredError, H2ProtocolAssumedError, H11Protocol
@@ -33,9 +33,6 @@ from hyperframe.frame import GoAwayFrame
 __all__ = ["Leaving", "Protocol"]
 
 _LAST_STREAM_OF_ALL = 2**31 - 1
-
-# What Hypercorn refuses a WebSocket with, if the application does not.
-_OWN_REFUSAL = [(b"content-length", b"0"), (b"connection", b"close")]
 
 
 @dataclass(frozen=True)
@@ -88,12 +85,22 @@ class Protocol:
             await self._protocol._flush()
 
 
+def _is_own_refusal(event: Response) -> bool:
+    """Whether it is what Hypercorn refuses a WebSocket with, of which its application knows nothing."""
+    return event.status_code == 400 and event.headers == [(b"content-length", b"0"), (b"connection", b"close")]
+
+
 @final
 class _HTTP1(H11Protocol):
+    _has_refused = False
+
     async def stream_send(self, event: StreamEvent) -> None:
-        if isinstance(event, Response) and event.headers == _OWN_REFUSAL and isinstance(self.stream, WSStream):
+        if isinstance(event, Response) and isinstance(self.stream, WSStream) and _is_own_refusal(event):
             self.stream.closed = True  # Hypercorn says so only when this has been sent
+            self._has_refused = True
         await super().stream_send(event)
+        if self._has_refused and isinstance(event, EndBody):
+            await self.send(Closed())  # as its headers say, and Hypercorn forgets
 
 
 @final

@@ -91,9 +91,13 @@ class RedisBus(Bus):
             f"{name}, for the picture",
             locate,
             channel=_CHANNEL,
-            on_message=lambda _, line: Bus.tell(self, line.decode("utf-8", "replace")),
+            on_message=self._on_message,
             on_change=lambda: None,
         )
+
+    def _on_message(self, node: Node, line: bytes) -> None:
+        if node is self._node():  # once we have met elsewhere, we listen to both
+            super().tell(line.decode("utf-8", "replace"))
 
 
 def make_bus(config: SessionConfig) -> Bus:
