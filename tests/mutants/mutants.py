@@ -203,6 +203,13 @@ MUTANTS: tuple[Mutant, ...] = (
         tests=("tests/test_redis_outcomes.py::test_an_heir_goes_before_whoever_left_it_the_lock",),
     ),
     Mutant(
+        name="the response does not wait for the commit of an heir",
+        file="trio_session/_lifecycle.py",
+        old="            self._flying -= 1\n",
+        new="            self._flying = 0\n",
+        tests=("tests/test_redis_outcomes.py::test_a_response_waits_for_each_commit_under_way",),
+    ),
+    Mutant(
         name="the lock of an heir that gave up is forgotten",
         file="trio_session/_locks.py",
         old="            self._store.release(lease.key, heir)  # the heir",

@@ -197,6 +197,15 @@ REDIS_MUTANTS: tuple[Mutant, ...] = (
         tests=("tests/test_redis_outcomes.py::test_a_commit_that_no_connection_survives_has_an_unknown_outcome",),
     ),
     Mutant(
+        name="a commit that one server may have run is called lost when another has not",
+        file=_TOPOLOGY,
+        old="                    if redirected is not None or verdict is Verdict.RECONNECT:\n",
+        new="                    if False:\n",
+        tests=(
+            "tests/test_redis_outcomes.py::test_a_commit_that_went_to_two_servers_is_never_called_lost[MOVED 1 b:1]",
+        ),
+    ),
+    Mutant(
         name="scripts that the server has forgotten are not taught again",
         file=_TOPOLOGY,
         old="                payload = script.teach_and_call(arguments)",
