@@ -21,11 +21,14 @@ COMPARISONS: tuple[Comparison, ...] = ()
 
 OURS = "locked()"
 CROWDS = (1, 10)  # tasks in each of two processes
+# In less, a lock that polls every tenth of a second may not even begin.
+SHORTEST_TURN = 0.5  # seconds
 PEERS = {"redis-py asyncio Lock, sleep=0.1 (its default)": 0.1, "redis-py asyncio Lock, sleep=0.002": 0.002}
 
 
 async def report_contention(rounds: int, seconds: float) -> str:
     """50 tasks of one process on one session; the candidates take turns."""
+    seconds = max(seconds, SHORTEST_TURN)
     tallies: dict[str, list[Tally]] = {name: [] for name in (OURS, *PEERS)}
     with redis_server() as server:
         async with open_ours(server.url) as ours:
