@@ -203,7 +203,7 @@ SERVING_MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="a class is served",
         file="trio_session/serving/_loading.py",
-        old="return _takes(app, _ASGI_ARGUMENTS) and not (isclass(app) and is_asgi(app))",
+        old="return _takes(app, _ASGI_ARGUMENTS) and not (isclass(app) and _is_asynchronous(app))",
         new="return True",
         tests=("tests/test_loading.py::test_what_leads_to_none",),
     ),

@@ -50,7 +50,7 @@ class History:
     """What a server has written while nobody else was the primary.
 
     Attributes:
-        name: the server's for it; empty if it did not tell, and then nothing can be known.
+        name: the server's for it.
         replication: asks about it.
     """
 
@@ -135,7 +135,7 @@ class Replication:
     async def confirm(self, history: bytes, key: str) -> None:
         """See `History.confirm`."""
         waiter = _Waiter(history, key)
-        if self._over or not history or history != self._present:
+        if self._over or history != self._present:
             self._answer([waiter], "primary_lost")
         else:
             self._waiters[waiter] = None
