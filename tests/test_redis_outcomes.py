@@ -348,3 +348,23 @@ def commit_of(*, sends: int, reply: Any) -> Command:
     command = Command(b"", None, insists=True)
     command.sends, command.reply = sends, reply
     return command
+
+
+async def test_those_who_ask_first_of_all_have_their_turn_in_order(autojump_clock: MockClock) -> None:
+    """At the same time, on a server that nobody has asked for a lock before."""
+    order: list[str] = []
+
+    async def visit(store: RedisStore, token: str) -> None:
+        loaded = await store.acquire(KEY, token, lease=60.0, life=LIFE)
+        order.append(token)
+        await store.commit(KEY, token, version=loaded.version, blob=b"x", life=LIFE)
+
+    async with open_both() as (_, store):
+        node = store._routes[KEY[:2]]
+        async with trio.open_nursery() as nursery, node._first_calls:
+            for token in ("t1", "t2", "t3"):
+                nursery.start_soon(visit, store, token)
+                await wait_all_tasks_blocked()
+            assert not order
+        assert order == ["t1", "t2", "t3"]
+        assert not node.is_new

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import signal
 import socket
 import sys
@@ -111,6 +112,28 @@ def connection_on(stream: object) -> Connection:
 async def test_the_server_stops_before_a_connection_has_said_a_word(mock_clock: MockClock) -> None:
     """There is no protocol yet that could say goodbye: nothing happens, and nothing breaks."""
     await connection_on(None).hurry()
+
+
+async def test_a_client_is_gone_before_it_is_asked_who_it_is() -> None:
+    """Its connection ends, and nobody hears of it."""
+
+    class Gone:
+        socket: Any
+        is_closed = False
+
+        def __init__(self) -> None:
+            self.socket = SimpleNamespace(family=socket.AF_INET, getpeername=self.complain)
+
+        def complain(self) -> None:
+            raise OSError(errno.ENOTCONN, "not connected")
+
+        async def aclose(self) -> None:
+            await trio.lowlevel.checkpoint()
+            self.is_closed = True
+
+    stream = Gone()
+    await connection_on(stream).run()
+    assert stream.is_closed
 
 
 async def test_a_connection_that_closes_is_not_kept_open(mock_clock: MockClock) -> None:
