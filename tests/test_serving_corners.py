@@ -11,6 +11,7 @@ from contextlib import asynccontextmanager
 from types import SimpleNamespace
 from typing import Any, cast
 
+import pytest
 import trio
 from hypercorn.config import Config
 from hypercorn.events import Updated
@@ -114,10 +115,12 @@ async def test_the_server_stops_before_a_connection_has_said_a_word(mock_clock: 
     await connection_on(None).hurry()
 
 
-async def test_a_client_is_gone_before_it_is_asked_who_it_is() -> None:
-    """Its connection ends, and nobody hears of it."""
+@pytest.mark.parametrize("error", [OSError(errno.ENOTCONN, "not connected"), RuntimeError("a mistake of ours")])
+async def test_a_connection_breaks_down(error: Exception) -> None:
+    """It is closed, and nothing else happens. That its client has gone is not worth a line in the log; a mistake is."""
+    logged: list[object] = []
 
-    class Gone:
+    class Broken:
         socket: Any
         is_closed = False
 
@@ -125,15 +128,22 @@ async def test_a_client_is_gone_before_it_is_asked_who_it_is() -> None:
             self.socket = SimpleNamespace(family=socket.AF_INET, getpeername=self.complain)
 
         def complain(self) -> None:
-            raise OSError(errno.ENOTCONN, "not connected")
+            raise error
 
         async def aclose(self) -> None:
             await trio.lowlevel.checkpoint()
             self.is_closed = True
 
-    stream = Gone()
-    await connection_on(stream).run()
+    async def log_exception(message: str, *, exc_info: object) -> None:
+        await trio.lowlevel.checkpoint()
+        logged.append(exc_info)
+
+    stream = Broken()
+    connection = connection_on(stream)
+    connection._config._log = cast("Any", SimpleNamespace(exception=log_exception))
+    await connection.run()
     assert stream.is_closed
+    assert logged == ([] if isinstance(error, OSError) else [error])
 
 
 async def test_a_connection_that_closes_is_not_kept_open(mock_clock: MockClock) -> None:

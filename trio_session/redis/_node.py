@@ -120,7 +120,7 @@ class Node:
             if not self._has_tried:
                 with trio.move_on_after(PATIENCE):
                     await self.control.tried()
-                self._has_tried = True
+            self._has_tried = True
         self.is_new = self._first_calls.locked()
 
     async def _connect(self) -> Connection:

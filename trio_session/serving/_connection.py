@@ -79,10 +79,10 @@ class Connection:
         """Serve until the connection ends. Never raises an `Exception`."""
         try:
             await self._run()
-        except* (OSError, trio.BrokenResourceError):
-            pass  # the client has gone
         except* Exception as errors:  # noqa: BLE001 - it is logged
-            await self._config.log.exception("A connection broke down", exc_info=lone(errors))
+            _, others = errors.split((OSError, trio.BrokenResourceError))
+            if others is not None:  # else the client has gone
+                await self._config.log.exception("A connection broke down", exc_info=lone(others))
         finally:
             with trio.CancelScope(shield=True, deadline=trio.current_time() + _LAST_WORD):
                 await self._stream.aclose()
