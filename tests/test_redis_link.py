@@ -218,6 +218,28 @@ async def test_a_late_reply_reaches_nobody(mock_clock: MockClock) -> None:
         assert other.reply == b"mine"
 
 
+async def test_a_caller_that_lets_another_go_first(mock_clock: MockClock) -> None:
+    """Its reply is there, but somebody else has it go on. If it is cancelled meanwhile, it goes on with its reply."""
+
+    def let_go_first(command: Command) -> None:
+        command.patient = True
+
+    async with open_bench() as bench:
+        commands: list[Command] = []
+
+        async def call(payload: str) -> None:
+            commands.append(await bench.link.call(payloads(payload), on_done=let_go_first))
+
+        with trio.CancelScope() as scope:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(call, "first")
+                await wait_all_tasks_blocked()
+                await bench.peer.say(b"+1\r\n")
+                assert commands == []
+                scope.cancel()
+        assert [command.reply for command in commands] == [b"1"]
+
+
 async def test_many_commands_of_one_caller(mock_clock: MockClock) -> None:
     """`call_all` sends all at once and returns when the last reply is there; an error reply is a reply."""
     async with open_bench() as bench:

@@ -56,7 +56,13 @@ async def take(store: RedisStore, token: str, *, lease: float = LONG) -> Loaded:
 async def commit(store: RedisStore, token: str, loaded: Loaded, *, heir: str | None = None) -> Loaded:
     """Returns what the heir inherits, if it does."""
     inherited: list[bytes] = []
-    next_one = None if heir is None else Heir(heir, inherited.append)
+
+    def inherit(version: bytes, on_begun: Callable[[], None] | None) -> None:
+        inherited.append(version)
+        if on_begun is not None:
+            on_begun()
+
+    next_one = None if heir is None else Heir(heir, inherit)
     version = await store.commit(KEY, token, version=loaded.version, blob=b"x", life=LIFE, heir=next_one)
     assert inherited in ([], [version])
     return Loaded(version, b"x") if inherited else Loaded()

@@ -21,8 +21,9 @@ from trio_session import (
 from trio_session.redis import RedisStore, open_redis_store
 from trio_session.redis._answers import written
 from trio_session.redis._link import Command
-from trio_session.redis._resp import ServerError, bulk
-from trio_session.redis._scripts import ACQUIRE, COMMIT
+from trio_session.redis._requests import Requests
+from trio_session.redis._resp import ServerError
+from trio_session.redis._scripts import COMMIT
 from trio_session.redis._topology import Topology
 from trio_session.testing import FakeRedis, open_fake_redis, open_test_client
 from trio_session.web import App, Request
@@ -122,8 +123,7 @@ async def test_a_late_copy_of_an_acquisition_changes_no_verdict(autojump_clock: 
     """Stalled in a connection that was given up, it takes the lock once more, just before the commit is repeated."""
     async with open_both() as (fake, store):
         token, loaded = await take(store)
-        arguments = [bulk(part) for part in (store._name + token, 5000, 1000, 30000, 3_600_000, -1, 0)]
-        copy = ACQUIRE.call(store._names(KEY).three + b"".join(arguments))
+        copy = Requests("trio_session").acquire(KEY, store._name + token, 5.0, LIFE, is_queued=True)
         stalled = await fake.open_stream()
         fake.lose_reply(only="commit")
 

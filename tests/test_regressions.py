@@ -46,7 +46,7 @@ class AnswerLost(FaultyStore):
         if not self.loses_next_answer:
             return await super().commit(key, token, version=version, blob=blob, life=life, heir=heir)
         self.loses_next_answer = False
-        unaware = None if heir is None else Heir(heir.token, lambda _: None)
+        unaware = None if heir is None else Heir(heir.token, lambda *_: None)
         await super().commit(key, token, version=version, blob=blob, life=life, heir=unaware)
         await trio.sleep_forever()
         raise AssertionError("slept enough")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Coroutine
 from contextlib import AbstractAsyncContextManager
-from math import inf
 from types import TracebackType
 from typing import Any
 
@@ -74,10 +73,11 @@ class Block(AbstractAsyncContextManager[dict[str, Any]]):
     @trio.lowlevel.enable_ki_protection  # or Ctrl-C could come between a span's beginning and the care for its end
     async def _wait(self) -> dict[str, Any]:
         """Take the lock; the span of the wait becomes that of the body."""
-        timeout = self._lifecycle._timeout(self._timeout)
-        span = self._open_span(timeout)
+        lifecycle = self._lifecycle
+        timeout = lifecycle._timeout(self._timeout)
+        span = lifecycle._engine.locks.span(timeout).__enter__()
         try:
-            hold = await self._lifecycle._take(until=span.due, block=True, place=self._place, decode=self._decode)
+            hold = await lifecycle._take(until=span.due, block=True, place=self._place, decode=self._decode)
         except BaseException as error:
             if not span.__exit__(type(error), error, error.__traceback__):
                 raise
@@ -88,7 +88,7 @@ class Block(AbstractAsyncContextManager[dict[str, Any]]):
                 span.__exit__(None, None, None)
             self._hold, self._level = hold, hold.work.levels[0]
             return hold.work.data
-        raise self._lifecycle._timed_out(timeout)
+        raise lifecycle._timed_out(timeout)
 
     @trio.lowlevel.enable_ki_protection
     async def _deepen(self, hold: Hold) -> dict[str, Any]:
@@ -98,8 +98,8 @@ class Block(AbstractAsyncContextManager[dict[str, Any]]):
             self._guard(hold.lock.lease, self._open_span())
         return hold.work.data
 
-    def _open_span(self, seconds: float = inf) -> Span:
-        return self._lifecycle._engine.locks.span(seconds).__enter__()
+    def _open_span(self) -> Span:
+        return self._lifecycle._engine.locks.span().__enter__()
 
     def _guard(self, lease: Lease, span: Span) -> None:
         """From now on the span ends with the lease."""
@@ -107,14 +107,14 @@ class Block(AbstractAsyncContextManager[dict[str, Any]]):
             span.__exit__(None, None, None)
             span = self._open_span()
         span.move(lease.deadline)
-        lease.guard(span)
+        lease.span = span
         self._span = span
 
     @trio.lowlevel.enable_ki_protection
     async def _commit(self) -> None:
         lifecycle, hold, level, span = self._lifecycle, self._hold, self._level, self._span
         if span is not None:
-            hold.lock.lease.guard(None)
+            hold.lock.lease.span = None
         if span is not None and (span.expired or hold.lock.lease.lost or level is not hold.work.levels[0]):
             span.__exit__(None, None, None)  # the loss of the lock is told by the commit; inner levels have none
             span = None
@@ -139,7 +139,7 @@ class Block(AbstractAsyncContextManager[dict[str, Any]]):
     async def _roll_back(self, error: BaseException) -> None:
         lease, span = self._hold.lock.lease, self._span
         if span is not None:
-            lease.guard(None)
+            lease.span = None
         if lease.loss() is not None and not isinstance(error, trio.Cancelled):
             error.add_note(f"Meanwhile: {lease.error()}")
         self._lifecycle._unwind(self._hold, self._level)

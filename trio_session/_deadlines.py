@@ -90,22 +90,32 @@ class Span:
         self.expired = False
         self.scope = trio.CancelScope()
 
+    # The three do for themselves what the alarm's methods do: each block comes by here four times.
+
     @trio.lowlevel.enable_ki_protection
     def __enter__(self) -> Self:
         self.scope.__enter__()
-        self._alarm.watch(self)
+        alarm = self._alarm
+        alarm._watched[self] = None
+        if self.due < alarm._rings_at:
+            alarm._set(self.due)
         return self
 
     @trio.lowlevel.enable_ki_protection
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool:
-        self._alarm.forget(self)
+        alarm = self._alarm
+        del alarm._watched[self]
+        if not alarm._watched and alarm._rings_at != inf:
+            alarm._set(inf)
         return self.scope.__exit__(kind, error, traceback)
 
     def move(self, due: float) -> None:
         """Be cancelled then instead."""
-        self._alarm.move(self, due)
+        self.due = due
+        if due < self._alarm._rings_at:
+            self._alarm._set(due)
 
     def expire(self) -> None:
         """It is due."""

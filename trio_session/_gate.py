@@ -7,6 +7,7 @@ behind it wait in memory, first come first served, and may inherit the lock with
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import trio
@@ -22,12 +23,13 @@ __all__ = ["Gate"]
 
 
 class _Waiter:
-    __slots__ = ("block", "inheritance", "task")
+    __slots__ = ("block", "inheritance", "on_begun", "task")
 
     def __init__(self, task: Task, block: bool) -> None:
         self.task = task
         self.block = block
         self.inheritance: Loaded | None = None
+        self.on_begun: Callable[[], None] | None = None
 
 
 class _Line:
@@ -118,6 +120,8 @@ class Gate:
             return Abort.SUCCEEDED
 
         await trio.lowlevel.wait_task_rescheduled(abort)
+        if waiter.on_begun is not None:
+            waiter.on_begun()
         return waiter.inheritance
 
     def next_in_line(self, key: str) -> str | None:
@@ -125,8 +129,25 @@ class Gate:
         waiters = self._lines[key].waiters
         return next(iter(waiters)) if waiters else None
 
-    def leave(self, key: str, *, heir: str | None = None, inheritance: Loaded | None = None) -> bool:
-        """End a turn and begin the next. False if `heir`, who was to inherit, no longer waits."""
+    def leave(
+        self,
+        key: str,
+        *,
+        heir: str | None = None,
+        inheritance: Loaded | None = None,
+        on_begun: Callable[[], None] | None = None,
+    ) -> bool:
+        """End a turn and begin the next.
+
+        Args:
+            key: the session's.
+            heir: the token of who is to inherit.
+            inheritance: what.
+            on_begun: called when the heir runs.
+
+        Returns:
+            False if the heir no longer waits.
+        """
         line = self._lines[key]
         if not line.waiters:
             del self._lines[key]
@@ -134,7 +155,7 @@ class Gate:
         token, waiter = line.waiters.popitem(last=False)
         inherits = token == heir
         if inherits:
-            waiter.inheritance = inheritance
+            waiter.inheritance, waiter.on_begun = inheritance, on_begun
         line.admit(waiter)
         trio.lowlevel.reschedule(waiter.task)
         return inherits

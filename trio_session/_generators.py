@@ -11,8 +11,8 @@ counts, and the streams of our own `web.App`.
 
 from __future__ import annotations
 
-import sys
 from inspect import CO_ASYNC_GENERATOR
+from types import FrameType
 
 __all__ = ["may_be_abandoned"]
 
@@ -20,15 +20,14 @@ _CONTEXT_MANAGERS = "contextlib"
 _OWN_STREAMS = "trio_session.web._streams"
 
 
-def may_be_abandoned(depth: int) -> bool:
-    """Whether the code `depth` frames above the caller may be suspended for good."""
-    frame = sys._getframe(depth + 1)
+def may_be_abandoned(frame: FrameType) -> bool:
+    """Whether the code that a frame is executing may be suspended for good."""
     while True:
+        is_manager = frame.f_globals.get("__name__") == _CONTEXT_MANAGERS
+        if not is_manager and not frame.f_code.co_flags & CO_ASYNC_GENERATOR:
+            return False
         driver = frame.f_back
-        if frame.f_globals.get("__name__") != _CONTEXT_MANAGERS:
-            if not frame.f_code.co_flags & CO_ASYNC_GENERATOR:
-                return False
-            if driver is None or driver.f_globals.get("__name__") != _CONTEXT_MANAGERS:
-                return driver is None or driver.f_globals.get("__name__") != _OWN_STREAMS
+        if not is_manager and (driver is None or driver.f_globals.get("__name__") != _CONTEXT_MANAGERS):
+            return driver is None or driver.f_globals.get("__name__") != _OWN_STREAMS
         assert driver is not None  # contextlib is never at the bottom
         frame = driver

@@ -34,6 +34,7 @@ class Known:
         decode: makes data of a record's bytes, given its key.
 
     Attributes:
+        ambiguous: the client sent several ids, and the store has not been asked which of them it knows.
         anchor: the id whose key is locked: the client's, or one that was made for the first commit. An id of the
             client's that the store does not know is dropped, never adopted.
         stored: a living record is known under the anchor.
@@ -54,6 +55,7 @@ class Known:
         "_renewed",
         "_sent",
         "_sent_ids",
+        "ambiguous",
         "anchor",
         "candidates",
         "ended",
@@ -66,6 +68,7 @@ class Known:
         self, candidates: tuple[str, ...], *, sent: bool, ids: Ids, decode: Callable[[str, bytes], dict[str, Any]]
     ) -> None:
         self.candidates = candidates
+        self.ambiguous = len(candidates) > 1
         self.anchor = candidates[0] if len(candidates) == 1 else None
         self.stored = False
         self.ended: EndReason | None = None
@@ -81,11 +84,6 @@ class Known:
         self._removed = False  # clear() has ended the session
         self._blob: bytes | None = None
         self._data: dict[str, Any] | None = None
-
-    @property
-    def ambiguous(self) -> bool:
-        """The client sent several ids, and the store has not been asked which of them it knows."""
-        return len(self.candidates) > 1
 
     @property
     def id(self) -> str | None:
@@ -149,7 +147,7 @@ class Known:
         return self.stored and self._renewed and self.anchor in self._sent_ids
 
     def _set(self, blob: bytes | None) -> None:
-        self.candidates = ()
+        self.candidates, self.ambiguous = (), False
         self.read = True
         self.epoch += 1
         if blob != self._blob:  # else what was decoded stays true

@@ -53,9 +53,12 @@ class Lease:
     Args:
         granted_at: trio time at or before which the lease began.
         watch: tells instruments of it, if there are any.
+
+    Attributes:
+        span: cancelled if the lease is lost, and due at our deadline; None if there is no body to cancel.
     """
 
-    __slots__ = ("_limit", "_lost", "_span", "_terms", "committing", "expires", "key", "token", "watch")
+    __slots__ = ("_limit", "_lost", "_terms", "committing", "expires", "key", "span", "token", "watch")
 
     def __init__(
         self, key: str, token: str, terms: Terms, *, granted_at: float, watch: LockWatch | None = None
@@ -68,7 +71,7 @@ class Lease:
         self._terms = terms
         self._limit = granted_at + terms.hold_limit
         self._lost: LossReason | None = None
-        self._span: Span | None = None
+        self.span: Span | None = None
 
     @property
     def granted_at(self) -> float:
@@ -83,28 +86,24 @@ class Lease:
     @property
     def guarded(self) -> bool:
         """A body is cancelled if the lease is lost."""
-        return self._span is not None
+        return self.span is not None
 
     @property
     def deadline(self) -> float:
         """When a body has to end, unless the lease is renewed."""
         return min(self._limit, self.expires - self._terms.margin)
 
-    def guard(self, span: Span | None) -> None:
-        """Cancel `span`, which is due at our deadline, if the lease is lost; None ends that."""
-        self._span = span
-
     def extend(self, granted_at: float) -> None:
         """The lease was renewed by a request sent at `granted_at`."""
         self.expires = granted_at + self._terms.duration
-        if self._span is not None and not self.committing:
-            self._span.move(self.deadline)
+        if self.span is not None and not self.committing:
+            self.span.move(self.deadline)
 
     def end(self) -> None:
         """Its end was asked for: time no longer counts, only the store's answer does."""
         self.committing = True
-        if self._span is not None:
-            self._span.due = inf
+        if self.span is not None:
+            self.span.due = inf
 
     def lose(self, reason: LossReason) -> None:
         """The lock is gone: cancel the body."""
@@ -113,8 +112,8 @@ class Lease:
             self._terms.on_lost(reason)
             if self.watch is not None:
                 self.watch.lost(reason)
-        if self._span is not None:
-            self._span.scope.cancel()
+        if self.span is not None:
+            self.span.scope.cancel()
 
     def loss(self, now: float | None = None) -> LossReason | None:
         """Why the lock is lost, if it is; `now` is the present trio time. Once lost it stays lost."""
@@ -153,6 +152,7 @@ class LeaseKeeper:
         self._alarm = alarm
         self._lease = lease
         self._interval = lease / _RENEWALS_PER_LEASE
+        self._rest = lease - self._interval  # is left of a lease when its first renewal is due
         self._on_lapse = on_lapse
         self._held: dict[Lease, None] = {}  # in order of grant
         self.due = inf
@@ -165,7 +165,7 @@ class LeaseKeeper:
         return list(self._held)
 
     def hold(self, lease: Lease) -> None:
-        due = lease.granted_at + self._interval  # which may be over: the answer of the store may have been slow
+        due = lease.expires - self._rest  # which may be over: the answer of the store may have been slow
         if not self._held:
             self.due = due
             self._alarm.watch(self)
@@ -178,7 +178,8 @@ class LeaseKeeper:
         if lease not in self._held:
             return False
         del self._held[lease]
-        lease.end()
+        if not lease.committing:
+            lease.end()
         if not self._held:
             self._alarm.forget(self)
         return True

@@ -182,7 +182,7 @@ class Lifecycle:
         self._used = True
         engine, known = self._engine, self._known
         while True:
-            if self._over():  # also while we waited
+            if self._finished or engine.closed:  # also while we waited
                 step(State.FINISHED, Action.LOCK)
             if known.ambiguous:
                 await self._load()
@@ -228,7 +228,8 @@ class Lifecycle:
 
     def _release(self, hold: Hold) -> None:
         """The lock is over, for us."""
-        self._engine.locks.give_back(hold.lock)
+        if not hold.lock.ended:
+            self._engine.locks.give_back(hold.lock)
         self._holds.pop(hold.task, None)  # gone already if the request ended at the same time
 
     async def _end(self, hold: Hold, level: Level, span: Span) -> None:
@@ -260,10 +261,6 @@ class Lifecycle:
             raise
         finally:
             self._release(hold)
-        if hold.lock.handed_on:
-            # The heir goes first, and the store works on its commit while this task does what is left to do: a quarter
-            # more changes per second of a session that many want.
-            await trio.lowlevel.cancel_shielded_checkpoint()
         if hold.lock.confirm_by is not None:
             await self._engine.locks.confirm(hold.lock)
 

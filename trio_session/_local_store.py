@@ -183,7 +183,7 @@ class LocalStore(SessionStore):
         lock = self._locks[key]
         if heir is not None and not lock.waiters:
             lock.grant(heir.token, lock.lease, now)
-            heir.inherit(record.version)
+            heir.inherit(record.version, None)
         else:
             self.release(key, token)
         return record.version

@@ -169,13 +169,12 @@ class Locks:
         return self._gate.encloses(held.lease.key, task)
 
     def give_back(self, held: HeldLock) -> None:
-        """End the lock without its changes. Works in a cancelled task, and for a lock that has ended already."""
-        if not held.ended:
-            held.ended = True
-            self._rollbacks += 1
-            if held.lease.watch is not None:
-                held.lease.watch.rolled_back(held.lease.loss() if held.lease.lost else None)
-            self._free(held.lease)
+        """End the lock without its changes. Works in a cancelled task."""
+        held.ended = True
+        self._rollbacks += 1
+        if held.lease.watch is not None:
+            held.lease.watch.rolled_back(held.lease.loss() if held.lease.lost else None)
+        self._free(held.lease)
 
     def discard(self, held: HeldLock) -> None:
         """End a lock that turned out to be of no use, before anybody saw it."""
@@ -232,7 +231,9 @@ class Locks:
         self._land()
         return Loaded(version, blob, granted_at=now)
 
-    def _hand_on(self, held: HeldLock, heir: str, blob: bytes, now: float, version: bytes) -> None:
+    def _hand_on(
+        self, held: HeldLock, heir: str, blob: bytes, now: float, version: bytes, on_begun: Callable[[], None] | None
+    ) -> None:
         """The commit has landed, and the lock is the heir's. Whoever committed may learn of it later."""
         lease = held.lease
         held.handed_on = True
@@ -240,8 +241,10 @@ class Locks:
         self.keeper.drop(lease)
         fresh = trio.current_time() - now < self._config.lock_lease / 3
         inheritance = Loaded(version, blob, granted_at=now) if fresh else None
-        if not self._gate.leave(lease.key, heir=heir, inheritance=inheritance):
+        if not self._gate.leave(lease.key, heir=heir, inheritance=inheritance, on_begun=on_begun):
             self._store.release(lease.key, heir)  # the heir gave up while the store was asked
+            if on_begun is not None:
+                on_begun()
         if lease.watch is not None:
             lease.watch.released()
 

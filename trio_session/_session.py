@@ -5,6 +5,7 @@ The machine behind it is `_lifecycle`.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from types import MappingProxyType
@@ -173,7 +174,8 @@ class Session(Lifecycle, Mapping[str, Any]):
             be cancelled, and is bounded by `commit_timeout`. In an async generator that is not driven by `web.App`,
             the loss of the lock cannot cancel the block; it is told at the commit, as with `lock()`.
         """
-        return Block(self, timeout, place_above(1), cancellable=not may_be_abandoned(1))
+        frame = sys._getframe(1)
+        return Block(self, timeout, (frame.f_code, frame.f_lasti), cancellable=not may_be_abandoned(frame))
 
     async def lock(self, timeout: float | None = None) -> None:
         """Take the lock and read the newest data; or go one level deeper, if this task has the lock.

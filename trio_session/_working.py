@@ -6,7 +6,7 @@ Inner levels are savepoints of one dict: its identity never changes, so whoever 
 from __future__ import annotations
 
 from copy import deepcopy
-from typing import Any, Literal, TypeAlias
+from typing import Any, Final, Literal, TypeAlias
 
 __all__ = ["Change", "Level", "WorkingCopy"]
 
@@ -26,6 +26,10 @@ class Level:
         self.cleared = cleared
 
 
+# Nothing is behind it to go back to, so all working copies have the same one.
+_OUTERMOST: Final = Level(None, regenerate=False, cleared=False)
+
+
 class WorkingCopy:
     """The data as the holder changes it, and what it decided about the id.
 
@@ -42,7 +46,7 @@ class WorkingCopy:
         self.data = data
         self.regenerate = False
         self.cleared = False
-        self.levels = [Level(None, regenerate=False, cleared=False)]
+        self.levels = [_OUTERMOST]
 
     def begin(self) -> Level:
         """Open an inner level."""

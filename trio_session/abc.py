@@ -74,11 +74,13 @@ class Heir:
     Attributes:
         token: with which it would otherwise ask for the lock.
         inherit: to be called with the new version if it has the lock; as soon as that is known, so that it need not
-            wait for the caller to go on, and not once the caller has been cancelled. Does not raise.
+            wait for the caller to go on, and not once the caller has been cancelled. Does not raise. The other
+            argument, if it is not None, is called in the heir's task when that begins to run; or at once, if the heir
+            waits no longer.
     """
 
     token: str
-    inherit: Callable[[bytes], None]
+    inherit: Callable[[bytes, Callable[[], None] | None], None]
 
 
 class SessionStore(ABC):

@@ -36,8 +36,13 @@ async def commit(store: RedisStore, key: str, token: str, loaded: Loaded) -> byt
     return await store.commit(key, token, version=loaded.version, blob=b"mine", life=LIFE)
 
 
+def inherit(_: bytes, on_begun: Callable[[], None] | None) -> None:
+    assert on_begun is not None
+    on_begun()
+
+
 async def commit_to_heir(store: RedisStore, key: str, token: str, loaded: Loaded) -> bytes:
-    heir = Heir(HEIR, lambda _: None)
+    heir = Heir(HEIR, inherit)
     version = await store.commit(key, token, version=loaded.version, blob=b"mine", life=LIFE, heir=heir)
     store.release(key, HEIR)
     return version

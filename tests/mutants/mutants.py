@@ -93,7 +93,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="the loss of the lock does not cancel the body",
         file="trio_session/_block.py",
-        old="        lease.guard(span)\n",
+        old="        lease.span = span\n",
         new="        pass\n",
         tests=("tests/test_leases.py::test_a_refused_renewal_cancels_the_body_at_once",),
     ),
@@ -197,9 +197,9 @@ MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         name="whoever left the lock to an heir goes on before it",
-        file="trio_session/_lifecycle.py",
-        old="        if hold.lock.handed_on:",
-        new="        if False:",
+        file="trio_session/redis/_store.py",
+        old="            command.patient = True",
+        new="            command.patient = False",
         tests=("tests/test_redis_outcomes.py::test_an_heir_goes_before_whoever_left_it_the_lock",),
     ),
     Mutant(
@@ -506,8 +506,8 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="a lease goes on when its lock has ended",
         file="trio_session/_leases.py",
-        old="        del self._held[lease]\n        lease.end()",
-        new="        del self._held[lease]",
+        old="        if not lease.committing:\n            lease.end()",
+        new="        if False:\n            lease.end()",
         tests=("tests/test_regressions.py::test_a_block_that_ended_its_lock_was_cancelled_for_it_later",),
     ),
     Mutant(

@@ -6,6 +6,7 @@ from ._runner import Mutant
 
 _SCRIPTS = "trio_session/redis/scripts"
 _LINK = "trio_session/redis/_link.py"
+_REQUESTS = "trio_session/redis/_requests.py"
 _STORE = "trio_session/redis/_store.py"
 _TOPOLOGY = "trio_session/redis/_topology.py"
 _REPLICATION = "trio_session/redis/_replication.py"
@@ -208,7 +209,7 @@ REDIS_MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="scripts that the server has forgotten are not taught again",
         file=_TOPOLOGY,
-        old="                payload = script.teach_and_call(arguments)",
+        old="                attempt = script.taught(payload)",
         new="                pass",
         tests=("tests/test_fake_redis_faults.py::test_flushed_scripts",),
     ),
@@ -263,7 +264,7 @@ REDIS_MUTANTS: tuple[Mutant, ...] = (
     ),
     Mutant(
         name="a process that cannot hear gets in line",
-        file=_STORE,
+        file=_REQUESTS,
         old="(_QUEUE_LIFE if is_queued else _NO_QUEUE)",
         new="_QUEUE_LIFE",
         tests=("tests/test_fake_redis_faults.py::test_no_subscription",),
@@ -278,8 +279,8 @@ REDIS_MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="a release that the server does not know is forgotten",
         file=_TOPOLOGY,
-        old="        node.link.post(script.call(arguments), on_done=look)",
-        new="        node.link.post(script.call(arguments))",
+        old="        node.link.post(payload, on_done=look)",
+        new="        node.link.post(payload)",
         tests=("tests/test_redis_outcomes.py::test_a_release_that_the_server_does_not_know_is_taught",),
     ),
     Mutant(

@@ -150,10 +150,10 @@ class Cluster(Topology):
     def _elsewhere(self, key: str, failure: Exception) -> Node | None:
         return self.routes[key[:2]] if isinstance(failure, GoneError) else None
 
-    def _see_to_it(self, key: str, node: Node, script: Script, arguments: bytes, command: Command) -> None:
+    def _see_to_it(self, key: str, node: Node, script: Script, payload: bytes, command: Command) -> None:
         async def persist() -> None:
             with suppress(StorageUnavailableError):
-                await self.persist(key, node, script, arguments, command)
+                await self.persist(key, node, script, payload, command)
 
         self._start(persist)
 

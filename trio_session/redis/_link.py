@@ -48,6 +48,7 @@ class Command:
     Attributes:
         task: who waits for the reply, if anybody.
         on_done: called with the command when it has a reply or has failed, before whoever waits for it runs.
+        patient: somebody else calls `go_on` once it is answered, instead of `wake`.
         insists: once written it may have run, so it is sent again for as long as its caller waits.
         withdrawn: its caller was cancelled.
         sends: how often it was written, at least in part. If more than once, it may have run before.
@@ -63,6 +64,7 @@ class Command:
         "history",
         "insists",
         "on_done",
+        "patient",
         "payload",
         "reply",
         "sends",
@@ -77,15 +79,17 @@ class Command:
         self.task = task
         self.insists = insists
         self.on_done: Callable[[Command], None] | None = None
-        self.withdrawn = False
+        self.patient = self.withdrawn = self.strayed = False
         self.sends = 0
         self.sent_at = 0.0
-        self.strayed = False
         self.reply: Reply = None
         self.history: History | None = None
         self.failure: Exception | None = None
 
     def withdraw(self, _: object) -> Abort:
+        if self.patient:  # the reply is here
+            self.go_on()
+            return Abort.FAILED
         self.task = self.on_done = None
         self.withdrawn = True
         return Abort.SUCCEEDED
@@ -97,6 +101,11 @@ class Command:
     def wake(self) -> None:
         if self.on_done is not None:
             self.on_done(self)
+        if not self.patient:
+            self.go_on()
+
+    def go_on(self) -> None:
+        """Have whoever waits run again."""
         if self.task is not None:
             task, self.task = self.task, None
             trio.lowlevel.reschedule(task)
@@ -343,11 +352,13 @@ class Link:
                 await trio.lowlevel.wait_task_rescheduled(self._stop_waiting)
                 continue
             data = self._take()
-            self._writing = True
-            try:
-                await connection.stream.send_all(data)
-            finally:
-                self._writing = False
+            data = data[connection.write_at_once(data) :]
+            if data:
+                self._writing = True
+                try:
+                    await connection.stream.send_all(data)
+                finally:
+                    self._writing = False
 
     def _stop_waiting(self, _: object) -> Abort:
         self._idle_writer = None

@@ -21,6 +21,9 @@ class Script:
         uses: names of files with functions that it calls; what it does not need would cost time in every call.
         keys: how many keys it takes.
         values: how many other arguments.
+
+    Attributes:
+        start: how the command begins that runs it, if the server knows it; its keys and values follow, each a `bulk`.
     """
 
     def __init__(self, name: str, *uses: str, keys: int, values: int) -> None:
@@ -29,19 +32,15 @@ class Script:
         self._digest = hashlib.sha1(self.text, usedforsecurity=False).hexdigest().encode()  # how Redis names scripts
         self._keys = keys
         start = b"*%d\r\n" % (3 + keys + values)
-        self._call = start + bulk("EVALSHA") + bulk(self._digest) + bulk(keys)
-        self._teach_and_call = start + bulk("EVAL") + bulk(self.text) + bulk(keys)
+        self.start = start + bulk("EVALSHA") + bulk(self._digest) + bulk(keys)
+        self._teaching_start = start + bulk("EVAL") + bulk(self.text) + bulk(keys)
 
     def __repr__(self) -> str:
         return f"<Script {self.name}>"
 
-    def call(self, arguments: bytes) -> bytes:
-        """The command that runs it, if the server knows it; `arguments` are its keys and values, each a `bulk`."""
-        return self._call + arguments
-
-    def teach_and_call(self, arguments: bytes) -> bytes:
-        """The command that runs it, whether or not the server knows it."""
-        return self._teach_and_call + arguments
+    def taught(self, payload: bytes) -> bytes:
+        """The command that does the same as `payload`, whether or not the server knows the script."""
+        return self._teaching_start + payload.removeprefix(self.start)
 
 
 LOAD: Final = Script("load", "_time", "_reading", keys=1, values=3)

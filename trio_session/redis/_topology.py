@@ -65,26 +65,26 @@ class Topology(ABC):
             for node in self.nodes:
                 nursery.start_soon(node.link.drain)
 
-    def post(self, key: str, script: Script, arguments: bytes) -> None:
-        """Have a script run whose answer interests nobody."""
+    def post(self, key: str, script: Script, payload: bytes) -> None:
+        """Have a script run whose answer interests nobody; `payload` is the command that does."""
         node = self.routes[key[:2]]
 
         def look(command: Command) -> None:
             if isinstance(command.reply, ServerError) and verdict_on(command.reply) is Verdict.LOAD_SCRIPT:
-                node.link.post(script.teach_and_call(arguments))
+                node.link.post(script.taught(payload))
             elif isinstance(command.reply, ServerError) or command.failure is not None:
-                self._see_to_it(key, node, script, arguments, command)
+                self._see_to_it(key, node, script, payload, command)
 
-        node.link.post(script.call(arguments), on_done=look)
+        node.link.post(payload, on_done=look)
 
-    async def persist(self, key: str, node: Node, script: Script, arguments: bytes, command: Command) -> Command:
+    async def persist(self, key: str, node: Node, script: Script, payload: bytes, command: Command) -> Command:
         """See to it that a script really runs, if at first it did not.
 
         Args:
             key: whose it is.
             node: the server that was asked.
             script: it can be run twice.
-            arguments: its keys and values, each a `bulk`.
+            payload: the command that runs it.
             command: what came of it so far. If it insists, the outcome is asked for once it may have run.
 
         Raises:
@@ -92,7 +92,7 @@ class Topology(ABC):
             CommitUnknownError: it insists, may have run, and the server no longer tells.
         """
         gives_up_at = trio.current_time() + PATIENCE
-        payload = command.payload
+        attempt = payload
         hops = 0
         while True:
             asking = False
@@ -110,7 +110,7 @@ class Topology(ABC):
                     command.sends -= 1  # this time it certainly did not run
                 verdict = verdict_on(error)
                 if verdict is Verdict.LOAD_SCRIPT:
-                    payload = script.teach_and_call(arguments)
+                    attempt = script.taught(payload)
                 else:
                     if verdict is Verdict.RECONNECT:
                         node.link.restart(to_exception(error), unless_since=command.sent_at)
@@ -125,7 +125,7 @@ class Topology(ABC):
                     if redirected is None or hops > 1:  # nodes that disagree will agree in a moment
                         await trio.sleep(uniform(*_RETRY))
             earlier = command  # it may have run in one of its sends
-            command = await node.link.call(payload, insists=command.insists, asking=asking)
+            command = await node.link.call(attempt, insists=command.insists, asking=asking)
             command.sends += earlier.sends
             command.strayed |= earlier.strayed
 
@@ -134,7 +134,7 @@ class Topology(ABC):
 
         Args:
             script: it can be run twice, and never returns None.
-            calls: keys and arguments.
+            calls: keys, and the commands that run it for them.
             within: so long may it take, in seconds.
 
         Returns:
@@ -152,10 +152,10 @@ class Topology(ABC):
         async def run_on(node: Node, numbers: list[int]) -> None:
             try:
                 with trio.fail_after(within):
-                    commands = await node.link.call_all([script.call(calls[number][1]) for number in numbers])
+                    commands = await node.link.call_all([calls[number][1] for number in numbers])
                     for number, command in zip(numbers, commands, strict=True):
-                        key, arguments = calls[number]
-                        replies[number] = (await self.persist(key, node, script, arguments, command)).reply
+                        key, payload = calls[number]
+                        replies[number] = (await self.persist(key, node, script, payload, command)).reply
             except StorageUnavailableError as error:
                 failures.append(error)
             except trio.TooSlowError as error:
@@ -184,7 +184,7 @@ class Topology(ABC):
         return None
 
     def _see_to_it(  # noqa: B027 - on one server its end is near, or it is away
-        self, key: str, node: Node, script: Script, arguments: bytes, command: Command
+        self, key: str, node: Node, script: Script, payload: bytes, command: Command
     ) -> None:
         """A script that nobody waits for did not run."""
 

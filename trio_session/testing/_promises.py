@@ -210,7 +210,13 @@ async def _heir(bench: Bench) -> None:
     """A commit may leave the lock to an heir; then only the heir has it, and may commit on."""
     token, _ = await bench.take()
     inherited: list[bytes] = []
-    heir = Heir(bench.token(), inherited.append)
+
+    def inherit(version: bytes, on_begun: Callable[[], None] | None) -> None:
+        inherited.append(version)
+        if on_begun is not None:
+            on_begun()
+
+    heir = Heir(bench.token(), inherit)
     version = await bench.store.commit(KEY, token, version=b"", blob=b"one", life=LIFE, heir=heir)
     if not inherited:
         assert await bench.is_free()

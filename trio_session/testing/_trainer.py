@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from itertools import count
 from types import TracebackType
@@ -83,13 +83,13 @@ class _CountingStore(SessionStore):
     ) -> bytes:
         handed_on = False
 
-        def inherit(version: bytes) -> None:
+        def inherit(version: bytes, on_begun: Callable[[], None] | None) -> None:
             nonlocal handed_on
             assert heir is not None
             handed_on = True
             self._wrote(key, token, blob)
             self._got(key, heir.token)
-            heir.inherit(version)
+            heir.inherit(version, on_begun)
 
         ours = None if heir is None else Heir(heir.token, inherit)
         new_version = await self._store.commit(key, token, version=version, blob=blob, life=life, heir=ours)
