@@ -101,14 +101,14 @@ class Command:
     def wake(self) -> None:
         if self.on_done is not None:
             self.on_done(self)
-        if not self.patient:
-            self.go_on()
-
-    def go_on(self) -> None:
-        """Have whoever waits run again."""
-        if self.task is not None:
+        if self.task is not None and not self.patient:
             task, self.task = self.task, None
             trio.lowlevel.reschedule(task)
+
+    def go_on(self) -> None:
+        """Whoever waits has been patient for long enough."""
+        self.on_done, self.patient = None, False
+        self.wake()
 
 
 class AskingCommand(Command):
