@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import signal
@@ -389,6 +390,18 @@ async def test_an_end_that_is_asked_for_with_the_first_word(attempt: int) -> Non
         nursery.start_soon(end)
         await _run.serve_until_told(_server.make_sockets(config), app, config, ending, lambda _: None)
     assert heard == ["lifespan.startup", "lifespan.shutdown"]
+
+
+def test_what_start_up_has_made_is_no_business_of_the_garbage_collector() -> None:
+    """By the time that requests come it looks at them alone: all of it again would make some of them wait."""
+    frozen = [gc.get_freeze_count()]
+
+    def stop(urls: object) -> None:
+        frozen.append(gc.get_freeze_count())
+        signal.raise_signal(signal.SIGTERM)
+
+    run(app_with(orderly), quiet(), announce=stop)
+    assert frozen[1] > frozen[0]
 
 
 def test_run_with_workers_needs_a_name() -> None:

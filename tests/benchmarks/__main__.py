@@ -92,7 +92,7 @@ def main() -> int:
     parser.add_argument("words", nargs="*", help="only what has one of these in its name")
     parser.add_argument("--list", action="store_true", help="name the comparisons, measure nothing")
     parser.add_argument("--quick", action="store_true", help="a few short turns: a glance")
-    parser.add_argument("--rounds", type=int, help="turns for each candidate of a comparison (15)")
+    parser.add_argument("--rounds", type=int, help="turns for each candidate of a comparison, per start (15)")
     parser.add_argument("--seconds", type=float, help="length of a turn in a comparison (0.1)")
     parser.add_argument("--redraw", action="store_true", help="write the document anew from its numbers, and end")
     options = parser.parse_args()

@@ -31,11 +31,14 @@ class Comparison:
             so that servers and managers can be opened around the measurement.
         clock: what is measured besides the wall: `time.process_time`, or `time.thread_time` where other
             threads of this process work too.
+        starts: so often they are opened anew, for all rounds again. What a server costs depends by some percent on
+            where in memory its process happens to lie, so one start alone shows luck.
     """
 
     name: str
     open: Callable[[], AbstractAsyncContextManager[dict[str, Operation]]]
     clock: Callable[[], float] = time.process_time
+    starts: int = 1
 
 
 @dataclass(slots=True)
@@ -75,18 +78,20 @@ async def measure(comparison: Comparison, *, rounds: int, seconds: float) -> Res
 
     Args:
         comparison: who takes part.
-        rounds: how many turns each candidate gets.
+        rounds: how many turns each candidate gets per start.
         seconds: how long a turn should take, about.
     """
-    async with comparison.open() as candidates:
-        counts = {name: await _operations_within(operation, seconds) for name, operation in candidates.items()}
-        result = Result(comparison.name, {name: Series() for name in candidates})
-        for _ in range(rounds):
-            for name, operation in candidates.items():
-                cpu, wall = await _turn(operation, counts[name], comparison.clock)
-                result.series[name].cpu.append(cpu)
-                result.series[name].wall.append(wall)
-    return result
+    series: dict[str, Series] = {}
+    for _ in range(comparison.starts):
+        async with comparison.open() as candidates:
+            counts = {name: await _operations_within(operation, seconds) for name, operation in candidates.items()}
+            for _ in range(rounds):
+                for name, operation in candidates.items():
+                    cpu, wall = await _turn(operation, counts[name], comparison.clock)
+                    turns = series.setdefault(name, Series())
+                    turns.cpu.append(cpu)
+                    turns.wall.append(wall)
+    return Result(comparison.name, series)
 
 
 async def _operations_within(operation: Operation, seconds: float) -> int:

@@ -29,13 +29,14 @@ def cpu_time_of_servers() -> float:
 def served(kind: str, url: str = "") -> Iterator[int]:
     """The application in a process of its own; gives the port. Its CPU time counts from now on."""
     command = [sys.executable, "-m", "tests.benchmarks._app", kind, url]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as server:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
         assert server.stdout is not None
-        assert server.stdin is not None
         _servers.append(server.pid)
-        yield int(server.stdout.readline())
-        _servers.remove(server.pid)
-        server.stdin.close()
+        try:
+            yield int(server.stdout.readline())
+        finally:
+            _servers.remove(server.pid)
+            server.terminate()
 
 
 @asynccontextmanager
@@ -56,5 +57,10 @@ async def _open_candidates() -> AsyncIterator[dict[str, Operation]]:
 
 
 COMPARISONS = (
-    Comparison(name=f"{CLIENTS} requests over Hypercorn at once", open=_open_candidates, clock=cpu_time_of_servers),
+    Comparison(
+        name=f"{CLIENTS} requests over Hypercorn at once",
+        open=_open_candidates,
+        clock=cpu_time_of_servers,
+        starts=5,
+    ),
 )

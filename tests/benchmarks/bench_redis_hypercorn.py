@@ -65,7 +65,10 @@ async def report_contention(rounds: int, seconds: float) -> str:
 
 COMPARISONS = (
     Comparison(
-        name=f"Redis: {CLIENTS} requests over Hypercorn at once", open=_open_candidates, clock=cpu_time_of_servers
+        name=f"Redis: {CLIENTS} requests over Hypercorn at once",
+        open=_open_candidates,
+        clock=cpu_time_of_servers,
+        starts=5,
     ),
 )
 REPORTS = {"Redis: one session over Hypercorn": report_contention}
