@@ -127,7 +127,7 @@ async def serve_until_told(
 def _spare_the_collector() -> None:
     """Have the garbage collector look no more at what there is now: modules, the application, the store.
 
-    It stays for good, and to look at all of it takes tens of milliseconds, every thousand requests or so.
+    It stays for good, and to look at all of it takes 15 ms and more, every thousand requests or so.
     """
     gc.collect()
     gc.freeze()
