@@ -95,10 +95,10 @@ class MsgpackCodec(Codec):
             raise TypeError(f"session: the data must be a dict, not {type(data).__name__}")
         try:
             try:
-                return _FORMAT + _encode(_quick_walk.keep(data, 0))
+                return _FORMAT + _encode(_quick_walk.keep_dict(data, 1))
             except (OverflowError, UnicodeEncodeError):
                 # A large int or a lone surrogate: too rare to look for in the first place.
-                return _FORMAT + _encode(_careful_walk.keep(data, 0))
+                return _FORMAT + _encode(_careful_walk.keep_dict(data, 1))
         except _UnkeptError as error:
             raise TypeError(f"session{error.place}: {error.problem}") from None
         except RecursionError:
@@ -156,7 +156,7 @@ class _Walk:
         self._scalars = scalars
         self._containers: Mapping[type, Callable[[Any, int], object]] = {
             list: self._keep_list,
-            dict: self._keep_dict,
+            dict: self.keep_dict,
             tuple: self._keep_tuple,
             set: self._keep_set,
             frozenset: self._keep_set,
@@ -191,7 +191,7 @@ class _Walk:
                     result[index] = kept
         return result
 
-    def _keep_dict(self, value: dict[Any, object], depth: int) -> object:
+    def keep_dict(self, value: dict[Any, Any], depth: int) -> object:
         if not _are_str(map(type, value)):
             return self._keep_pairs(value, depth)
         if str not in self._leaves and not all(map(_is_unicode, value)):
@@ -199,8 +199,12 @@ class _Walk:
         if self._are_leaves(map(type, value.values())):
             return value
         result = value
+        leaves, are_leaves = self._leaves, self._are_leaves
         for key, item in value.items():
-            if type(item) not in self._leaves:
+            kind = type(item)
+            # A plain list is what there is most often: it is spared two calls.
+            is_plain = kind in leaves or (kind is list and depth < _MAX_DEPTH and are_leaves(map(type, item)))
+            if not is_plain:
                 try:
                     kept = self.keep(item, depth)
                 except _UnkeptError as error:

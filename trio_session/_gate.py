@@ -106,7 +106,6 @@ class Gate:
         """
         task = trio.lowlevel.current_task()
         line = self._lines[key]
-        await trio.lowlevel.checkpoint_if_cancelled()
         _refuse_deadlock(line, task)
         if line.waiters is None:
             line.waiters = OrderedDict()

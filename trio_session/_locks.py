@@ -229,7 +229,7 @@ class Locks:
             self._note_commit(held)
             self._free(lease, released=True)
         self._land()
-        return Loaded(version, blob, granted_at=now)
+        return Loaded(version, blob)
 
     def _hand_on(
         self, held: HeldLock, heir: str, blob: bytes, now: float, version: bytes, on_begun: Callable[[], None] | None
