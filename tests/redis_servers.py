@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import random
 import shutil
 import signal
 import socket
@@ -10,7 +11,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +21,11 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 __all__ = ["RedisServer", "binaries", "free_port", "redis_server"]
+
+# Linux and macOS take none of these for outgoing connections; and the ports 10,000 above, where the nodes of a cluster
+# talk to one another, neither.
+_PORTS = range(10_000, 22_000)
+_dice = random.SystemRandom()  # tests that run side by side have the same seed
 
 _MISSING = (
     "no Redis server found: install redis-server or valkey-server (Debian: apt-get install redis-server), "
@@ -129,11 +135,16 @@ class RedisServer:
 
 
 def free_port() -> int:
-    """A port of the loopback interface that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
+    """A port of the loopback interface that nobody listens on.
+
+    Not one that a system would choose: those it also gives to outgoing connections, and so perhaps to one of another
+    test before our server has it, or while it is restarted.
+    """
+    while True:
+        port = _dice.choice(_PORTS)
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
 
 
 @contextmanager

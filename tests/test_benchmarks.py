@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import cast
 
 import pytest
@@ -32,8 +35,22 @@ async def test_benchmark_runs(comparison: Comparison, monkeypatch: pytest.Monkey
         monkeypatch.setattr(module, "TIMES", 1)
     for module in (bench_hypercorn, bench_redis_hypercorn):
         monkeypatch.setattr(module, "CLIENTS", 2)
-    result = await measure(comparison, rounds=1, seconds=0.0)
+    result = await measure(replace(comparison, starts=1), rounds=1, seconds=0.0)
     assert comparison.name in as_markdown([result])
+
+
+async def test_candidates_that_are_started_anew() -> None:
+    """So often there are turns, all of them in one row of the table."""
+    opened: list[int] = []
+
+    @asynccontextmanager
+    async def open_candidates() -> AsyncIterator[dict[str, Operation]]:
+        opened.append(1)
+        yield {"a": list, "b": list}
+
+    result = await measure(Comparison(name="made up", open=open_candidates, starts=3), rounds=2, seconds=0.0)
+    assert len(opened) == 3
+    assert [len(series.wall) for series in result.series.values()] == [6, 6]
 
 
 @pytest.mark.parametrize("name", amount(list(reports())[:1], list(reports())))
