@@ -3,12 +3,12 @@
 #   PYTHON=python3.13   picks the interpreter; all but the default get an environment of their own
 #   VENV=.venv          picks the directory of the environment
 #   ARGS="-x -k lock"   goes to pytest, the benchmarks or the mutants
-#   WORKERS=3           so many processes share the tests; 0 for a debugger
+#   WORKERS=4           so many processes share the tests, which wait a lot; 0 for a debugger
 
 PYTHON ?= python3
 PORT ?= 8000
 ARGS ?=
-WORKERS ?= 3
+WORKERS ?= 4
 
 # What the interpreter is: "cpython-3.11.7", or empty if it is too old or not there at all.
 NAME_IT := import platform as p, sys; sys.version_info >= (3, 11) and \
