@@ -693,6 +693,10 @@ async def test_only_so_many_tasks_may_wait(autojump_clock: MockClock) -> None:
             await wait_all_tasks_blocked()
             assert manager.statistics().tasks_waiting == 2
             nursery.start_soon(refused, manager.session(id))
+            with trio.CancelScope() as scope:
+                scope.cancel()
+                await manager.session(id).increment("n")
+            assert scope.cancelled_caught  # and not refused
             await wait_all_tasks_blocked()
         assert await data_of(manager, id) == {"n": 3}
 

@@ -106,12 +106,15 @@ class Gate:
         """
         task = trio.lowlevel.current_task()
         line = self._lines[key]
-        _refuse_deadlock(line, task)
         if line.waiters is None:
             line.waiters = OrderedDict()
         waiters = line.waiters
-        if len(waiters) >= self._max_waiters:
-            raise SessionBusyError(self._max_waiters)
+        refusal: Exception | None = _deadlock(line, task)
+        if refusal is None and len(waiters) >= self._max_waiters:
+            refusal = SessionBusyError(self._max_waiters)
+        if refusal is not None:
+            await trio.lowlevel.checkpoint_if_cancelled()  # who is cancelled is told nothing else
+            raise refusal
         waiter = waiters[token] = _Waiter(task, block)
 
         def abort(_: object) -> Abort:
@@ -160,14 +163,16 @@ class Gate:
         return inherits
 
 
-def _refuse_deadlock(line: _Line, task: Task) -> None:
+def _deadlock(line: _Line, task: Task) -> SessionStateError | None:
+    """Why `task` would wait for ever, if it would."""
     holder = line.task
     if task is holder:
-        raise SessionStateError(
+        return SessionStateError(
             "this task already holds this session's lock through another Session object; use that one"
         )
     if line.encloses(task):
-        raise SessionStateError(
+        return SessionStateError(
             f"deadlock: this task runs in a nursery opened inside the `locked()` block at {where(holder)}, which "
             "cannot end before this task does; change the data in the block itself, or start the task after it"
         )
+    return None

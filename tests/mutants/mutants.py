@@ -238,6 +238,13 @@ MUTANTS: tuple[Mutant, ...] = (
         tests=("tests/test_cancellations.py::test_cancelled_at_each_checkpoint",),
     ),
     Mutant(
+        name="who is cancelled hears of a full line",
+        file="trio_session/_gate.py",
+        old="            await trio.lowlevel.checkpoint_if_cancelled()  # who is cancelled is told nothing else\n",
+        new="",
+        tests=("tests/test_session.py::test_only_so_many_tasks_may_wait",),
+    ),
+    Mutant(
         name="deadlocks are not looked for",
         file="trio_session/_gate.py",
         old="            if nursery.parent_task is self.task and nursery not in self.nurseries:",
@@ -317,7 +324,7 @@ MUTANTS: tuple[Mutant, ...] = (
     Mutant(
         name="the queue has no bound",
         file="trio_session/_gate.py",
-        old="        if len(waiters) >= self._max_waiters:",
+        old="        if refusal is None and len(waiters) >= self._max_waiters:",
         new="        if False:",
         tests=("tests/test_session.py::test_only_so_many_tasks_may_wait",),
     ),

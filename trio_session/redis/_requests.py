@@ -39,20 +39,17 @@ _UNTAGGED: Final = str.maketrans("", "", "{}")
 class _Starts:
     """How commands for a session begin: which script, and what its keys are called."""
 
-    __slots__ = ("acquire", "commit", "destroy", "load", "record", "release", "renew", "rotate")
+    __slots__ = ("acquire", "all", "commit", "load", "lock", "record", "three")
 
     def __init__(self, record: str) -> None:
         self.record = bulk(record)
-        lock = bulk(f"{record}:l")
-        three = self.record + lock + bulk(f"{record}:q")
-        four = three + bulk(f"{record}:c")
+        self.lock = bulk(f"{record}:l")
+        self.three = self.record + self.lock + bulk(f"{record}:q")
+        self.all = self.three + bulk(f"{record}:c")
+        # The others are rare enough to be put together when they are needed.
         self.load = LOAD.start + self.record
-        self.acquire = ACQUIRE.start + three
-        self.commit = COMMIT.start + four
-        self.rotate = ROTATE.start + four
-        self.destroy = DESTROY.start + four
-        self.release = RELEASE.start + three
-        self.renew = RENEW.start + lock
+        self.acquire = ACQUIRE.start + self.three
+        self.commit = COMMIT.start + self.all
 
 
 class Requests:
@@ -139,7 +136,8 @@ class Requests:
             self._prepare(life)
         name = who.encode()
         parts = (
-            self._starts(key).rotate,
+            ROTATE.start,
+            self._starts(key).all,
             self._starts(new_key).record,
             _WRITE % (len(name), name, len(version), version, len(id), id, len(blob), blob),
             self._life_of_writes,
@@ -149,15 +147,15 @@ class Requests:
 
     def destroy(self, key: str, who: str, id: bytes, reason: EndReason) -> bytes:
         """Remove a record, and end the lock."""
-        return b"".join((self._starts(key).destroy, bulk(who), _GRACE, bulk(id), bulk(KIND_OF[reason])))
+        return b"".join((DESTROY.start, self._starts(key).all, bulk(who), _GRACE, bulk(id), bulk(KIND_OF[reason])))
 
     def release(self, key: str, who: str) -> bytes:
         """End a lock, or leave its queue."""
-        return self._starts(key).release + bulk(who) + _GRACE
+        return RELEASE.start + self._starts(key).three + bulk(who) + _GRACE
 
     def renew(self, key: str, who: str, lease: float) -> bytes:
         """Extend a lease."""
-        return self._starts(key).renew + bulk(who) + bulk(_ms(lease))
+        return RENEW.start + self._starts(key).lock + bulk(who) + bulk(_ms(lease))
 
     def _prepare(self, life: Lifetime) -> None:
         # As a rule it never changes.
