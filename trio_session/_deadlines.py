@@ -8,116 +8,122 @@ still due. With nothing to wait for there is no alarm, so an idle manager never 
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from math import inf
 from types import TracebackType
-from typing import Protocol, Self
+from typing import Self
 
 import trio
 
-__all__ = ["Alarm", "Span"]
-
-
-class _Due(Protocol):
-    """What has to happen at a time: `due` is in trio time, and `expire` must not raise."""
-
-    due: float
-
-    def expire(self) -> None: ...
+__all__ = ["Alarm", "Span", "Timer"]
 
 
 class Alarm:
-    """Calls `expire` of whatever is due. Its task is `run`."""
+    """Has timers expire when they are due. Its task is `run`.
 
-    __slots__ = ("_rings_at", "_scope", "_watched")
+    Attributes:
+        timers: those that run.
+        rings_at: trio time at which it looks after them next.
+    """
+
+    __slots__ = ("_scope", "rings_at", "timers")
 
     def __init__(self) -> None:
-        self._watched: dict[_Due, None] = {}
-        self._rings_at = inf
+        self.timers: dict[Timer, None] = {}
+        self.rings_at = inf
         self._scope = trio.CancelScope()
 
-    def watch(self, what: _Due) -> None:
-        """From now on it expires when it is due."""
-        self._watched[what] = None
-        if what.due < self._rings_at:
-            self._set(what.due)
-
-    def move(self, what: _Due, due: float) -> None:
-        """Have what is watched expire earlier, or later."""
-        what.due = due
-        if due < self._rings_at:
-            self._set(due)
-
-    def forget(self, what: _Due) -> None:
-        """It is over."""
-        del self._watched[what]
-        if not self._watched and self._rings_at != inf:
-            self._set(inf)
-
-    def _set(self, time: float) -> None:
-        self._rings_at = self._scope.deadline = time
+    def set(self, time: float) -> None:
+        """Ring then instead."""
+        self.rings_at = self._scope.deadline = time
 
     async def run(self) -> None:
         """Watch until cancelled."""
         while True:
-            self._scope = trio.CancelScope(deadline=self._rings_at)
+            self._scope = trio.CancelScope(deadline=self.rings_at)
             with self._scope:
                 await trio.sleep_forever()
             now = trio.current_time()
-            for what in [what for what in self._watched if what.due <= now]:
-                what.due = inf
-                what.expire()
-            self._rings_at = min((what.due for what in self._watched), default=inf)
+            for timer in [timer for timer in self.timers if timer.due <= now]:
+                timer.due = inf
+                timer.expire()
+            self.rings_at = min((timer.due for timer in self.timers), default=inf)
 
 
-class Span:
-    """A cancel scope with a deadline that is cheap to move.
+class Timer(ABC):
+    """Something that is due at a time.
 
     Args:
-        alarm: watches it from its entry to its exit.
-        due: trio time at which it is cancelled.
+        alarm: looks after it.
+        due: trio time at which it expires.
 
     Attributes:
         due: the same, or inf once that time has come.
-        expired: it has come.
-        scope: trio's.
     """
 
-    __slots__ = ("_alarm", "due", "expired", "scope")
+    __slots__ = ("_alarm", "due")
 
     def __init__(self, alarm: Alarm, due: float = inf) -> None:
         self._alarm = alarm
         self.due = due
+
+    def start(self) -> None:
+        """From now on it expires when it is due."""
+        self._alarm.timers[self] = None
+        if self.due < self._alarm.rings_at:
+            self._alarm.set(self.due)
+
+    def move(self, due: float) -> None:
+        """Be due then instead."""
+        self.due = due
+        if due < self._alarm.rings_at:
+            self._alarm.set(due)
+
+    def stop(self) -> None:
+        """It is over."""
+        timers = self._alarm.timers
+        del timers[self]
+        if not timers and self._alarm.rings_at != inf:
+            self._alarm.set(inf)
+
+    @abstractmethod
+    def expire(self) -> None:
+        """It is due. Does not raise."""
+
+
+class Span(Timer):
+    """A cancel scope with a deadline that is cheap to move.
+
+    Args:
+        alarm: looks after it from its entry to its exit.
+        due: trio time at which it is cancelled.
+
+    Attributes:
+        expired: that time has come.
+        scope: trio's.
+    """
+
+    __slots__ = ("expired", "scope")
+
+    def __init__(self, alarm: Alarm, due: float = inf) -> None:
+        self._alarm = alarm  # these two are Timer's; a call of its own would be felt
+        self.due = due
         self.expired = False
         self.scope = trio.CancelScope()
-
-    # The three do for themselves what the alarm's methods do: each block comes by here four times.
 
     @trio.lowlevel.enable_ki_protection
     def __enter__(self) -> Self:
         self.scope.__enter__()
-        alarm = self._alarm
-        alarm._watched[self] = None
-        if self.due < alarm._rings_at:
-            alarm._set(self.due)
+        self.start()
         return self
 
     @trio.lowlevel.enable_ki_protection
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> bool:
-        alarm = self._alarm
-        del alarm._watched[self]
-        if not alarm._watched and alarm._rings_at != inf:
-            alarm._set(inf)
+        self.stop()
         return self.scope.__exit__(kind, error, traceback)
 
-    def move(self, due: float) -> None:
-        """Be cancelled then instead."""
-        self.due = due
-        if due < self._alarm._rings_at:
-            self._alarm._set(due)
-
     def expire(self) -> None:
-        """It is due."""
         self.expired = True
         self.scope.cancel()

@@ -12,7 +12,7 @@ from math import inf
 
 import trio
 
-from ._deadlines import Alarm, Span
+from ._deadlines import Alarm, Span, Timer
 from ._errors import LockLostError, LossReason, StorageUnavailableError
 from ._instruments import LockWatch
 from .abc import SessionStore
@@ -135,27 +135,23 @@ class Lease:
             raise self.error()
 
 
-class LeaseKeeper:
+class LeaseKeeper(Timer):
     """Renews what is held.
 
     Args:
         lease: seconds a lease lasts.
         alarm: wakes it.
         on_lapse: called with a lost lease once nobody can be kept waiting for it any longer.
-
-    Attributes:
-        due: trio time at which something is to be done next.
     """
 
     def __init__(self, store: SessionStore, alarm: Alarm, *, lease: float, on_lapse: Callable[[Lease], None]) -> None:
+        super().__init__(alarm)  # it is due when something is to be done next
         self._store = store
-        self._alarm = alarm
         self._lease = lease
         self._interval = lease / _RENEWALS_PER_LEASE
         self._rest = lease - self._interval  # is left of a lease when its first renewal is due
         self._on_lapse = on_lapse
         self._held: dict[Lease, None] = {}  # in order of grant
-        self.due = inf
         self._wake = trio.Event()
 
     def __len__(self) -> int:
@@ -168,9 +164,9 @@ class LeaseKeeper:
         due = lease.expires - self._rest  # which may be over: the answer of the store may have been slow
         if not self._held:
             self.due = due
-            self._alarm.watch(self)
+            self.start()
         elif due < self.due:
-            self._alarm.move(self, due)
+            self.move(due)
         self._held[lease] = None
 
     def drop(self, lease: Lease) -> bool:
@@ -181,11 +177,10 @@ class LeaseKeeper:
         if not lease.committing:
             lease.end()
         if not self._held:
-            self._alarm.forget(self)
+            self.stop()
         return True
 
     def expire(self) -> None:
-        """The alarm rings."""
         self._wake.set()
 
     async def run(self) -> None:
@@ -204,7 +199,7 @@ class LeaseKeeper:
         if alive:
             await self._renew(alive, started)
         if self._held:
-            self._alarm.move(self, min(self.due, self._next_due(started)))
+            self.move(min(self.due, self._next_due(started)))
 
     def _next_due(self, started: float) -> float:
         """When the next lease is to be looked after, given that all were at `started`."""
