@@ -11,7 +11,7 @@ SERVING_MUTANTS: tuple[Mutant, ...] = (
         file="trio_session/serving/_connection.py",
         old="        except* Exception as errors:",
         new="        except* ZeroDivisionError as errors:",
-        tests=("tests/integration/test_traps.py::test_a_broken_connection_takes_down_nothing_but_itself",),
+        tests=("tests/test_serving_corners.py::test_a_connection_breaks_down",),
     ),
     Mutant(
         name="an application that reads no body is waited for",
