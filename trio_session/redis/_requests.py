@@ -132,8 +132,7 @@ class Requests:
         reason: EndReason,
     ) -> bytes:
         """Move a record, and end the lock."""
-        if life is not self._life:
-            self._prepare(life)
+        self._prepare(life)
         name = who.encode()
         parts = (
             ROTATE.start,
