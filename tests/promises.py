@@ -5,7 +5,8 @@ from __future__ import annotations
 import trio
 
 from trio_session.redis import open_redis_store
-from trio_session.testing._promises import PROMISES, Bench
+from trio_session.testing._bench import Bench
+from trio_session.testing._promises import PROMISES
 
 __all__ = ["check_redis_store"]
 

@@ -12,7 +12,8 @@ from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 
 from ..abc import SessionStore
-from ._promises import PROMISES, Advance, Bench
+from ._bench import Advance, Bench
+from ._promises import PROMISES
 
 __all__ = ["check_store"]
 
